@@ -1,0 +1,1 @@
+"""Putting plugins into a backbone."""

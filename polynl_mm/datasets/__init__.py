@@ -1,0 +1,1 @@
+"""Datasets made, read and checked."""

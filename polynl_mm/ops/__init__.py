@@ -1,0 +1,1 @@
+"""The mathematics: functions on (B, C, N) tensors. Depends on torch alone."""

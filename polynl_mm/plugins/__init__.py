@@ -1,0 +1,1 @@
+"""The blocks as torch modules, (B, C, *positions) -> same shape."""

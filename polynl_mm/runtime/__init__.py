@@ -1,0 +1,1 @@
+"""Living with MMEngine: compatibility, safe checkpoints, process groups."""
