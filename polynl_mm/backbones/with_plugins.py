@@ -1,0 +1,323 @@
+"""Building a backbone with plugins in it."""
+
+import copy
+import difflib
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch.nn as nn
+from mmcv.cnn import build_plugin_layer
+from mmengine.logging import print_log
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from polynl_mm.backbones.placement import find_hosts
+
+
+@MODELS.register_module()
+def WithPlugins(  # noqa: N802 - a registry type, named as one
+    *, of: str | type[nn.Module], plugins: dict | Sequence[dict], **backbone: Any
+) -> nn.Module:
+    """Build a backbone, insert plugins, and return that same backbone.
+
+    The config form of :func:`insert_plugins`. Every key but ``of`` and ``plugins`` goes
+    to the backbone, so that it merges over any inherited config::
+
+        model = dict(backbone=dict(
+            type='WithPlugins', of='ResNet3dSlowOnly',
+            plugins=[dict(cfg=dict(type='PolyNL3d'),
+                          stages=(False, True, True, False), blocks='alternate')]))
+
+    Args:
+        of (str | type): The backbone's registry type.
+        plugins (dict | Sequence[dict]): As in :func:`insert_plugins`.
+        **backbone: The backbone's own arguments.
+
+    Returns:
+        nn.Module: The backbone. The names of its own parameters do not change.
+
+    Raises:
+        ValueError: If ``of`` is no registered backbone, or an entry cannot be met.
+    """
+    cls = _find_backbone(of) if isinstance(of, str) else of
+    # A copy, because ResNet3dSlowFast changes the pathway dicts it is given.
+    return insert_plugins(cls(**copy.deepcopy(backbone)), plugins)
+
+
+def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Module:
+    """Insert plugins into a network, in place.
+
+    Works on any ``torch.nn.Module``: with ``stages`` and ``blocks`` on residual
+    networks that call their stages ``layer1``, ``layer2``, ..., with ``at`` everywhere.
+    A plugin becomes a child of the block it follows, and a forward hook runs it, so
+    that the names of the network's own parameters do not change.
+
+    Args:
+        module (nn.Module): The network.
+        plugins (dict | Sequence[dict]): One or more entries with the keys
+
+            - ``cfg`` (dict): The plugin's registry ``type`` and arguments;
+              ``in_channels`` is found from the block where it is not given.
+            - ``stages`` (Sequence[bool]): One for each stage; default all.
+            - ``blocks`` (str | Sequence[Sequence[int]]): ``'all'`` (default),
+              ``'alternate'`` (every other, the last included), ``'last'``,
+              ``'before_last'``, or indices for each stage.
+            - ``position`` (str): ``'after_block'`` (default), or ``'after_conv1'``,
+              ``'after_conv2'``, ``'after_conv3'``, before the residual addition.
+            - ``pathway`` (str): ``'slow'``, ``'fast'`` or ``'both'`` (default) on
+              two-pathway backbones.
+            - ``at`` (str | Sequence[str]): Module paths, in place of the four above.
+            - ``num_segments`` (int): The frames that a 2D network sees as samples,
+              (B * num_segments, C, H, W), so that a 3d plugin can sit in it.
+
+    Returns:
+        nn.Module: ``module``.
+
+    Raises:
+        ValueError: If an entry is malformed or cannot be met; nothing is inserted then.
+    """
+    entries = [plugins] if isinstance(plugins, dict) else list(plugins)
+    planned = [
+        (host, *_build(module, host, entry))
+        for entry in entries
+        for host in find_hosts(module, _check_entry(entry))
+    ]
+    inserted = [_attach(module, *plan) for plan in planned]
+    _keep_plugins_through_init_weights(module, inserted)
+    _log(module, inserted)
+    return module
+
+
+def _find_backbone(of: str) -> type[nn.Module]:
+    with MODELS.switch_scope_and_registry(None) as registry:
+        found = registry.get(of)
+    if found is None:  # outside a Runner no default scope points at MMAction2
+        from mmaction.registry import MODELS as MMACTION_MODELS
+
+        found = MMACTION_MODELS.get(of)
+        if found is None:
+            known = {**MODELS.module_dict, **MMACTION_MODELS.module_dict}
+            raise ValueError(
+                f"WithPlugins: of={of!r} is no registered backbone."
+                f"{_nearest(of, known)}"
+            )
+    return found
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _check_entry(entry: Any) -> dict[str, Any]:
+    """Check what an entry says of the plugin, leaving the rest to find_hosts."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("cfg"), dict):
+        raise ValueError(
+            "A plugins entry is a dict with cfg=dict(type=...) and where to put it, "
+            f"not {entry!r}."
+        )
+    cfg, segments = entry["cfg"], entry.get("num_segments")
+    cls = _find_plugin(cfg)
+    dims = getattr(cls, "dims", None)
+    if segments is not None and (not isinstance(segments, int) or segments < 1):
+        raise ValueError(f"num_segments is a whole number from 1, not {segments!r}.")
+    if segments is not None and dims == 2:
+        raise ValueError(
+            f"num_segments={segments} is for 3d plugins; {cls.__name__} takes the "
+            f"frames one by one: remove it, or use {cls.__name__.replace('2d', '3d')}."
+        )
+    return {key: value for key, value in entry.items() if key != "num_segments"}
+
+
+def _find_plugin(cfg: dict[str, Any]) -> type[nn.Module]:
+    kind = cfg.get("type")
+    if isinstance(kind, type):
+        return kind
+    with MODELS.switch_scope_and_registry(None) as registry:
+        found = registry.get(kind) if isinstance(kind, str) else None
+    if found is None:
+        raise ValueError(
+            f"cfg: type={kind!r} is no registered plugin."
+            f"{_nearest(str(kind), MODELS.module_dict)}"
+        )
+    return found
+
+
+def _build(
+    module: nn.Module, path: str, entry: dict[str, Any]
+) -> tuple[str, nn.Module, int | None]:
+    """Return the plugin for a host, the name of its kind, and its num_segments."""
+    host = module.get_submodule(path)
+    cls, segments = _find_plugin(entry["cfg"]), entry.get("num_segments")
+    _check_trainable(module, path, host)
+    _check_dims(cls, path, host, segments)
+    cfg = {"in_channels": _output_channels(path, host), **entry["cfg"], "type": cls}
+    try:
+        name, plugin = build_plugin_layer(cfg)
+    except TypeError as error:  # an argument the plugin does not know
+        raise ValueError(f"cfg of {cls.__name__}: {error}.") from error
+    return name, plugin, segments
+
+
+def _check_trainable(module: nn.Module, path: str, host: nn.Module) -> None:
+    frozen = [m for m in module.modules() if getattr(m, "frozen_stages", -1) >= 0]
+    if not frozen:
+        return
+    module.train(module.training)  # MMAction2's backbones freeze their stages here
+    parameters = list(host.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        raise ValueError(
+            f"The plugin after {path} would never train, because "
+            f"frozen_stages={frozen[0].frozen_stages} freezes its stage; lower "
+            "frozen_stages, or leave the stage out of stages (or at)."
+        )
+
+
+def _feature_dims(host: nn.Module) -> int | None:
+    """Return 3 or 2 by the host's convolutions and norms, None where none says."""
+    for layer in host.modules():
+        if isinstance(layer, nn.Conv3d | nn.BatchNorm3d):
+            return 3
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+            return 2
+    return None
+
+
+def _check_dims(
+    cls: type[nn.Module], path: str, host: nn.Module, segments: int | None
+) -> None:
+    dims, features = getattr(cls, "dims", None), _feature_dims(host)
+    if dims is None or features is None:
+        return
+    name = cls.__name__
+    if dims == 3 and features == 2 and segments is None:
+        raise ValueError(
+            f"{name} takes (B, C, T, H, W), but {path} gives 2D features; add "
+            "num_segments=T, the frames of a clip at that layer, or use "
+            f"{name.replace('3d', '2d')}."
+        )
+    if dims == 3 and features == 3 and segments is not None:
+        raise ValueError(
+            f"num_segments={segments} is for 2D networks, but {path} gives 3D "
+            "features; remove it."
+        )
+    if dims == 2 and features == 3:
+        raise ValueError(
+            f"{name} takes (B, C, H, W), but {path} gives 3D features; use "
+            f"{name.replace('2d', '3d')}, with axes='space' to treat each frame alone."
+        )
+
+
+def _output_channels(path: str, host: nn.Module) -> int:
+    """Return the channels after a block: those of its last norm or convolution."""
+    channels = None
+    for layer in host.modules():
+        found = getattr(layer, "num_features", getattr(layer, "out_channels", None))
+        channels = found if isinstance(found, int) else channels
+    if channels is None:
+        raise ValueError(
+            f"The channels after {path} cannot be found from its layers; give "
+            "in_channels in the plugin's cfg."
+        )
+    return channels
+
+
+def _attach(
+    module: nn.Module, path: str, kind: str, plugin: nn.Module, segments: int | None
+) -> str:
+    """Make the plugin a child of its host, run by a hook; return its path."""
+    host = module.get_submodule(path)
+    taken = sum(1 for name, _ in host.named_children() if name.startswith(kind))
+    name = f"{kind}{taken or ''}"
+    host.add_module(name, plugin)
+    # The hook knows a name, not the plugin, so that a deep copy runs its own.
+    host.register_forward_hook(partial(_run_plugin, name=name, num_segments=segments))
+    return f"{path}.{name}"
+
+
+def _run_plugin(
+    host: nn.Module,
+    args: tuple,
+    output: Tensor,
+    *,
+    name: str,
+    num_segments: int | None = None,
+) -> Tensor:
+    plugin = host.get_submodule(name)
+    if num_segments is None:
+        return plugin(output)
+    if output.shape[0] % num_segments:
+        raise ValueError(
+            f"num_segments={num_segments} of {name} does not divide the "
+            f"{output.shape[0]} frames of the batch; set it to the frames of a clip "
+            "at that layer."
+        )
+    clips = output.unflatten(0, (-1, num_segments)).transpose(1, 2)  # (B, C, T, H, W)
+    return plugin(clips).transpose(1, 2).flatten(0, 1)
+
+
+def _keep_plugins_through_init_weights(module: nn.Module, inserted: list[str]) -> None:
+    """Have ``module.init_weights`` leave the plugins' own initial weights alone.
+
+    MMAction2's backbones set every norm weight below them to 1 and every convolution to
+    their own scheme, which would end the identity at the start.
+    """
+    if not hasattr(module, "init_weights"):
+        return
+    known = getattr(module, "plugin_paths", [])
+    module.plugin_paths = [*known, *inserted]
+    # A bound method and not a closure, because a deep copy binds it to the copy.
+    module.init_weights = types.MethodType(init_weights, module)
+
+
+def init_weights(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """Initialise the backbone; plugins change only by weights loaded for them.
+
+    Named as the method it stands before: pickle looks a bound method up by its name.
+    """
+    plugins = [self.get_submodule(path) for path in self.plugin_paths]
+    initial = [copy.deepcopy(plugin.state_dict()) for plugin in plugins]
+    with _watch_loading(plugins) as loaded:
+        type(self).init_weights(self, *args, **kwargs)
+    for plugin, state in zip(plugins, initial, strict=True):
+        if plugin not in loaded:
+            plugin.load_state_dict(state)
+
+
+@contextmanager
+def _watch_loading(plugins: list[nn.Module]) -> Iterator[set[nn.Module]]:
+    """Note which plugins a state dict has weights for, and excuse it for the others.
+
+    Some backbones load their pretrained weights strictly, and a checkpoint of the plain
+    backbone has none for its plugins.
+    """
+    loaded: set[nn.Module] = set()
+
+    def note(plugin: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+        if any(key.startswith(prefix) for key in state_dict):
+            loaded.add(plugin)
+        else:
+            own = plugin.state_dict(prefix=prefix)
+            state_dict.update(own)
+
+    handles = [plugin.register_load_state_dict_pre_hook(note) for plugin in plugins]
+    try:
+        yield loaded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _log(module: nn.Module, inserted: list[str]) -> None:
+    kinds: dict[str, list[str]] = {}
+    for path in inserted:
+        kinds.setdefault(type(module.get_submodule(path)).__name__, []).append(path)
+    for kind, paths in kinds.items():
+        print_log(
+            f"{type(module).__name__}: inserted {kind} {len(paths)} times: "
+            f"{', '.join(paths)}",
+            logger="current",
+        )

@@ -1,0 +1,109 @@
+"""What every plugin shares: its input check, its axes, its identity at the start."""
+
+from typing import Literal
+
+import torch.nn as nn
+from torch import Tensor
+
+Axes = Literal["spacetime", "space", "time"]
+AXES: tuple[Axes, ...] = ("spacetime", "space", "time")
+
+
+class Plugin(nn.Module):
+    """Base class of the blocks: (B, C, *positions) -> same shape.
+
+    A subclass for 2d features sets ``dims = 2`` and takes (B, C, H, W); one for 3d
+    features sets ``dims = 3`` and takes (B, C, T, H, W).
+
+    Args:
+        in_channels (int): C, at least 1.
+        axes (str): The positions that see one another: ``'spacetime'`` for all,
+            ``'space'`` for those of one frame, ``'time'`` (3d only) for those of one
+            pixel.
+
+    Raises:
+        ValueError: If ``in_channels`` or ``axes`` is none of these.
+    """
+
+    dims: int
+    _abbr_: str
+
+    def __init__(self, in_channels: int, *, axes: Axes = "spacetime") -> None:
+        super().__init__()
+        name = type(self).__name__
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(
+                f"{name}: in_channels is a whole number from 1, not {in_channels!r}."
+            )
+        if axes not in AXES:
+            raise ValueError(f"{name}: axes is one of {AXES}, not {axes!r}.")
+        if axes == "time" and self.dims == 2:
+            raise ValueError(
+                f"{name}: axes='time' needs a time axis, but {name} takes "
+                f"(B, C, H, W); use {name.replace('2d', '3d')}."
+            )
+        self.in_channels = in_channels
+        self.axes = axes
+
+    def reset_parameters(self) -> None:
+        """Set the weights as at construction."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        """Set the weights as at construction: the name by which MMEngine calls it."""
+        self.reset_parameters()
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse features of another shape than this plugin was built for.
+
+        Args:
+            x (Tensor): Features, (B, in_channels, *positions).
+
+        Raises:
+            ValueError: If the number of axes or channels differs.
+        """
+        name = type(self).__name__
+        layout = "(B, C, H, W)" if self.dims == 2 else "(B, C, T, H, W)"
+        if x.dim() != self.dims + 2:
+            raise ValueError(
+                f"{name} takes features of shape {layout}, but got {tuple(x.shape)}."
+            )
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{name} was built with in_channels={self.in_channels}, but got "
+                f"features of {x.shape[1]} channels, of shape {tuple(x.shape)}."
+            )
+
+
+def split_groups(x: Tensor, axes: Axes) -> Tensor:
+    """View features as groups of positions that see one another.
+
+    Args:
+        x (Tensor): Features, (B, C, H, W) or (B, C, T, H, W).
+        axes (str): As in :class:`Plugin`.
+
+    Returns:
+        Tensor: (B, C, G, N): for ``'spacetime'`` one group of all positions, for
+        ``'space'`` a group a frame, for ``'time'`` a group a pixel.
+    """
+    if axes == "spacetime" or (axes == "space" and x.dim() == 4):
+        return x.flatten(2).unsqueeze(2)
+    frames = x.flatten(3)  # (B, C, T, H*W)
+    return frames if axes == "space" else frames.transpose(2, 3)
+
+
+def join_groups(groups: Tensor, axes: Axes, positions: tuple[int, ...]) -> Tensor:
+    """Undo :func:`split_groups`.
+
+    Args:
+        groups (Tensor): (B, C, G, N).
+        axes (str): As given to :func:`split_groups`.
+        positions (tuple[int, ...]): The sizes of the axes of positions: (H, W) or
+            (T, H, W).
+
+    Returns:
+        Tensor: (B, C, *positions).
+    """
+    if axes == "time":
+        groups = groups.transpose(2, 3)
+    return groups.reshape(*groups.shape[:2], *positions)

@@ -1,0 +1,202 @@
+"""The non-local block, interchangeable with mmcv's NonLocal2d and NonLocal3d.
+
+Wang, Girshick, Gupta, He: "Non-local Neural Networks", CVPR 2018,
+https://arxiv.org/abs/1711.07971. Constructor arguments, state-dict keys and outputs are
+those of mmcv's modules; the schedule is ours.
+"""
+
+from collections import OrderedDict
+
+import torch.nn as nn
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from polynl_mm.ops import pairwise
+from polynl_mm.plugins.base import Axes, Plugin, join_groups, split_groups
+
+MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+
+
+class _NonLocalBlock(Plugin):
+    # The name of the child module in MMAction2's non-local checkpoints.
+    _abbr_ = "non_local_block"
+    _pool: type[nn.Module]
+    _pool_size: tuple[int, ...]
+
+    def __init__(
+        self,
+        in_channels: int,
+        sub_sample: bool = False,
+        conv_cfg: dict | None = None,
+        *,
+        reduction: int = 2,
+        use_scale: bool = True,
+        norm_cfg: dict | None = None,
+        mode: str = "embedded_gaussian",
+        axes: Axes = "spacetime",
+        zeros_init: bool = True,
+        zero_init: bool | None = None,
+        std: float = 0.01,
+    ) -> None:
+        super().__init__(in_channels, axes=axes)
+        name = type(self).__name__
+        if mode not in MODES:
+            raise ValueError(f"{name}: mode is one of {MODES}, not {mode!r}.")
+        if not isinstance(reduction, int) or reduction < 1:
+            raise ValueError(
+                f"{name}: reduction is a whole number from 1, not {reduction!r}."
+            )
+        if sub_sample and axes == "time":
+            raise ValueError(
+                f"{name}: sub_sample=True pools over space, which axes='time' does "
+                "not look at; set sub_sample=False."
+            )
+        self.sub_sample = sub_sample
+        self.reduction = reduction
+        self.use_scale = use_scale
+        self.mode = mode
+        self.zeros_init = zeros_init if zero_init is None else zero_init
+        self.std = std
+        self.inter_channels = inner = max(in_channels // reduction, 1)
+        conv_cfg = conv_cfg or dict(type=f"Conv{self.dims}d")
+
+        def projection() -> nn.Sequential:
+            return _conv_norm(in_channels, inner, conv_cfg)
+
+        self.g = self._sub_sampled(projection())
+        self.conv_out = _conv_norm(inner, in_channels, conv_cfg, norm_cfg)
+        if mode != "gaussian":
+            self.theta = projection()
+            self.phi = self._sub_sampled(projection())
+        elif sub_sample:
+            self.phi = self._pool(self._pool_size)
+        if mode == "concatenation":
+            self.concat_project = nn.Sequential(
+                OrderedDict(conv=nn.Conv2d(2 * inner, 1, 1, bias=False))
+            )
+        self.reset_parameters()
+
+    def _sub_sampled(self, layer: nn.Sequential) -> nn.Sequential:
+        if not self.sub_sample:
+            return layer
+        return nn.Sequential(layer, self._pool(self._pool_size))
+
+    def reset_parameters(self) -> None:
+        """Set the weights as at construction: the identity where ``zeros_init``."""
+        for layer in self.modules():
+            if hasattr(layer, "reset_parameters") and layer is not self:
+                layer.reset_parameters()
+        for name in ("g", "theta", "phi"):
+            for layer in getattr(self, name, nn.Identity()).modules():
+                if hasattr(layer, "weight"):
+                    nn.init.normal_(layer.weight, std=self.std)
+                    nn.init.zeros_(layer.bias)
+        last = self.conv_out[-1]  # the norm where there is one
+        if self.zeros_init:
+            nn.init.zeros_(last.weight)
+        else:
+            nn.init.normal_(last.weight, std=self.std)
+        if last.bias is not None:
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x + conv_out(affinity(x) g(x))``.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+
+        Returns:
+            Tensor: Features of the same shape.
+
+        Raises:
+            ValueError: If the shape is not the one this plugin was built for.
+        """
+        self.check_input(x)
+        query = x if self.mode == "gaussian" else self.theta(x)
+        key = self.phi(x) if hasattr(self, "phi") else x
+        y = self._attend(*(self._to_batch(f) for f in (query, key, self.g(x))))
+        y = y.unflatten(0, (x.shape[0], -1)).transpose(1, 2)  # (B, C', G, N)
+        return x + self.conv_out(join_groups(y, self.axes, x.shape[2:]))
+
+    def _to_batch(self, features: Tensor) -> Tensor:
+        """Lay groups of positions out as samples: (B, C', ...) -> (B*G, C', N)."""
+        return split_groups(features, self.axes).transpose(1, 2).flatten(0, 1)
+
+    def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        if self.mode == "dot_product":
+            return pairwise.dot_product(theta, phi, g)
+        if self.mode == "concatenation":
+            weight = self.concat_project.conv.weight.flatten()
+            return pairwise.concatenation(theta, phi, g, weight)
+        scaled = self.mode == "embedded_gaussian" and self.use_scale
+        return pairwise.gaussian(theta, phi, g, scale=scaled)
+
+    def extra_repr(self) -> str:
+        """Return what ``print(model)`` shows beside the layers."""
+        return (
+            f"{self.in_channels}, mode={self.mode!r}, sub_sample={self.sub_sample}, "
+            f"axes={self.axes!r}"
+        )
+
+
+def _conv_norm(
+    in_channels: int, out_channels: int, conv_cfg: dict, norm_cfg: dict | None = None
+) -> nn.Sequential:
+    """Return a 1x1 convolution and a norm under the names mmcv's ConvModule gives.
+
+    Not a ConvModule, because MMAction2's inflation of 2D checkpoints warns of every
+    ConvModule that the checkpoint lacks.
+    """
+    conv = build_conv_layer(conv_cfg, in_channels, out_channels, 1, bias=not norm_cfg)
+    layers = OrderedDict(conv=conv)
+    if norm_cfg:
+        name, norm = build_norm_layer(norm_cfg, out_channels)
+        layers[name] = norm
+    return nn.Sequential(layers)
+
+
+@MODELS.register_module()
+class NonLocalBlock3d(_NonLocalBlock):
+    """Non-local block for video, (B, C, T, H, W) -> same shape.
+
+    Loads the weights of mmcv's ``NonLocal3d`` and gives its outputs. Starts as the
+    identity. Source: Wang et al., "Non-local Neural Networks", CVPR 2018.
+
+    Args:
+        in_channels (int): C, the channels of the features.
+        sub_sample (bool): Max-pool ``phi`` and ``g`` by 2 x 2 in space.
+        conv_cfg (dict, optional): The convolution layers, in mmcv's notation.
+        reduction (int): The inner width is ``in_channels // reduction``, at least 1.
+        use_scale (bool): Divide by the root of the inner width before the softmax of
+            ``'embedded_gaussian'``.
+        norm_cfg (dict, optional): A normalisation in ``conv_out``, in mmcv's notation.
+        mode (str): ``'gaussian'``, ``'embedded_gaussian'``, ``'dot_product'`` or
+            ``'concatenation'``.
+        axes (str): ``'spacetime'``, ``'space'`` (each frame alone) or ``'time'``
+            (each pixel alone).
+        zeros_init (bool): Start as the identity.
+        zero_init (bool, optional): The other plugins' name of ``zeros_init``, which it
+            overrides.
+        std (float): Standard deviation of the projections' initial weights.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    dims = 3
+    _pool = nn.MaxPool3d
+    _pool_size = (1, 2, 2)
+
+
+@MODELS.register_module()
+class NonLocalBlock2d(_NonLocalBlock):
+    """Non-local block for images, (B, C, H, W) -> same shape.
+
+    Loads the weights of mmcv's ``NonLocal2d`` and gives its outputs; the arguments
+    are those of :class:`NonLocalBlock3d`.
+    """
+
+    dims = 2
+    _pool = nn.MaxPool2d
+    _pool_size = (2, 2)

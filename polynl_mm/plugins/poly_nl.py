@@ -1,0 +1,133 @@
+"""Poly-NL: global context as a third-order polynomial, at linear cost.
+
+Babiloni, Marras, Kokkinos, Deng, Chrysos, Zafeiriou: "Poly-NL: Linear Complexity
+Non-local Layers with 3rd Order Polynomials", ICCV 2021,
+https://arxiv.org/abs/2107.02859. The form is that of DESIGN: the kernel is the mean
+over positions, as two later papers describe it.
+"""
+
+import torch
+import torch.nn as nn
+from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from polynl_mm.ops.poly import SCHEDULES, Schedule, poly_nl
+from polynl_mm.plugins.base import Axes, Plugin, join_groups, split_groups
+
+
+class _PolyNL(Plugin):
+    _abbr_ = "poly_nl"
+    _conv: type[nn.Module]
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        reduction: int = 1,
+        axes: Axes = "spacetime",
+        norm_cfg: dict | None = None,
+        zero_init: bool = True,
+        schedule: Schedule = "auto",
+    ) -> None:
+        super().__init__(in_channels, axes=axes)
+        name = type(self).__name__
+        if not isinstance(reduction, int) or not 1 <= reduction <= in_channels:
+            raise ValueError(
+                f"{name}: reduction is a whole number from 1 to in_channels="
+                f"{in_channels}, not {reduction!r}."
+            )
+        if schedule not in SCHEDULES:
+            raise ValueError(
+                f"{name}: schedule is one of {SCHEDULES}, not {schedule!r}."
+            )
+        self.reduction = reduction
+        self.zero_init = zero_init
+        self.schedule = schedule
+        inner = in_channels // reduction
+        self.theta = self._conv(in_channels, inner, 1, bias=False)
+        self.phi = self._conv(in_channels, inner, 1, bias=False)
+        self.g = (
+            self._conv(in_channels, inner, 1, bias=False) if reduction > 1 else None
+        )
+        self.out = self._conv(inner, in_channels, 1, bias=False)
+        self.norm = build_norm_layer(norm_cfg, in_channels)[1] if norm_cfg else None
+        self.alpha = nn.Parameter(torch.empty(1))
+        self.beta = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weights as at construction: the identity where ``zero_init``."""
+        for child in self.children():
+            child.reset_parameters()
+        nn.init.constant_(self.alpha, 0.0 if self.zero_init else 1.0)
+        nn.init.ones_(self.beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``alpha * norm(out(moment * g x)) + beta * x``.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+
+        Returns:
+            Tensor: Features of the same shape and type.
+
+        Raises:
+            ValueError: If the shape is not the one this plugin was built for.
+        """
+        self.check_input(x)
+        y = poly_nl(
+            split_groups(x, self.axes),  # (B, C, G, N)
+            self.theta.weight.flatten(1),
+            self.phi.weight.flatten(1),
+            # Without a norm, alpha scales the K x C weight and not C x N features.
+            self.out.weight.flatten(1) * (1.0 if self.norm else self.alpha),
+            None if self.g is None else self.g.weight.flatten(1),
+            schedule=self.schedule,
+        )
+        y = join_groups(y, self.axes, x.shape[2:])
+        if self.norm is not None:
+            y = self.alpha * self.norm(y)
+        return torch.addcmul(y.to(x.dtype), x, self.beta.to(x.dtype))
+
+    def extra_repr(self) -> str:
+        """Return what ``print(model)`` shows beside the layers."""
+        return (
+            f"{self.in_channels}, reduction={self.reduction}, axes={self.axes!r}, "
+            f"schedule={self.schedule!r}"
+        )
+
+
+@MODELS.register_module()
+class PolyNL3d(_PolyNL):
+    """Poly-NL for video, (B, C, T, H, W) -> same shape.
+
+    Starts as the identity, so it can be put into a pretrained network. Source: Babiloni
+    et al., "Poly-NL: Linear Complexity Non-local Layers with 3rd Order Polynomials",
+    ICCV 2021.
+
+    Args:
+        in_channels (int): C, the channels of the features.
+        reduction (int): The inner projections have ``C // reduction`` channels. 1, the
+            paper's form, has no projection ``g``.
+        axes (str): ``'spacetime'``: each position is gated by the moment over all of
+            them; ``'space'``: over its own frame; ``'time'`` (3d): over its own pixel.
+        norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
+        zero_init (bool): Start as the identity (``alpha`` at 0) or not (1).
+        schedule (str): ``'direct'``, ``'gram'`` or ``'auto'``, the cheaper one by
+            :func:`polynl_mm.ops.poly.count_operations`. The result is the same.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    dims = 3
+    _conv = nn.Conv3d
+
+
+@MODELS.register_module()
+class PolyNL2d(_PolyNL):
+    """Poly-NL for images, (B, C, H, W) -> same shape: see :class:`PolyNL3d`."""
+
+    dims = 2
+    _conv = nn.Conv2d
