@@ -1,0 +1,402 @@
+"""Checkpoints are untrusted input: they load as data, and nothing in them runs.
+
+Mends: MMEngine 0.10.7 calls ``torch.load`` without ``weights_only`` (on torch >= 2.6
+it then cannot read its own checkpoints, on older ones it runs whatever the pickle
+says), downloads with ``weights_only=False``, and its forks fall back to unsafe
+loading. Here every scheme of MMEngine's ``CheckpointLoader`` loads with
+``weights_only=True`` and an allow-list of what MMEngine itself stores.
+
+No released MMEngine does this, so there is no version for which it switches itself
+off; :func:`trust_checkpoints` switches it off for one process, on the user's word.
+"""
+
+import contextlib
+import logging
+import os
+import os.path as osp
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.fileio import get_file_backend
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from polynl_mm.runtime.user_errors import UserError, did_you_mean
+
+TRUST_OPTION = "--trust-checkpoint"
+PLAIN_DTYPE = re.compile(r"[<>=|]?([iufc]\d+|b1|[?bBhHiIlLqQefdFD])")
+
+_trusting = False
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be read, must not be, or belongs to another model."""
+
+
+def trust_checkpoints() -> None:
+    """Let the checkpoints that this process loads run code (``--trust-checkpoint``).
+
+    The risk is logged: a checkpoint is a pickle, and a pickle can do anything that
+    the user who loads it can do.
+    """
+    global _trusting
+    _trusting = True
+    print_log(
+        f"{TRUST_OPTION} is given: checkpoints load without the safety check, and a "
+        "harmful one can read, change or send away anything that you can.",
+        logger="current",
+        level=logging.WARNING,
+    )
+
+
+def distrust_checkpoints() -> None:
+    """Take :func:`trust_checkpoints` back."""
+    global _trusting
+    _trusting = False
+
+
+def load_safely(
+    file: str | os.PathLike | BinaryIO,
+    map_location: Any = None,
+    name: str | None = None,
+) -> Any:
+    """Load a checkpoint as data, without running anything in it.
+
+    Args:
+        file (str | os.PathLike | BinaryIO): The checkpoint.
+        map_location (Any): As for ``torch.load``.
+        name (str | None): What to call the file in errors; default its path.
+
+    Returns:
+        Any: What ``torch.save`` was given, mostly a dict with ``state_dict``.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, not a checkpoint, or
+            holds objects other than weights and MMEngine's own records.
+    """
+    name = str(name or file)
+    if isinstance(file, (str, os.PathLike)):
+        file = osp.expanduser(file)
+        _check_is_file(file, name)
+    if _trusting:
+        return torch.load(file, map_location=map_location, weights_only=False)
+    try:
+        with _allowing(_allowed_globals()):
+            loaded = torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refusal(name, str(error)) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        IndexError,
+        AssertionError,
+        zipfile.BadZipFile,
+    ) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{name} is a TorchScript archive, which holds code; a checkpoint "
+                "saved with torch.save is needed."
+            ) from error
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        raise CheckpointError(
+            f"{name} cannot be read as a checkpoint: it is truncated or damaged "
+            f"({_first_line(error)}); copy or download it again."
+        ) from error
+    return _without_instructions(loaded, name)
+
+
+def check_exists(file: str) -> None:
+    """Check early that a checkpoint argument names a file, if it is a local one.
+
+    Args:
+        file (str): A path, or an address such as ``https://...``.
+
+    Raises:
+        CheckpointError: If it does not exist; names similar files beside it.
+    """
+    if "://" not in file:
+        _check_is_file(osp.expanduser(file), file)
+
+
+def install_safe_loading() -> None:
+    """Make all of MMEngine's checkpoint loading go through :func:`load_safely`."""
+    for prefixes, loader in (
+        ("", load_from_local),
+        (("http://", "https://"), load_from_http),
+        (("modelzoo://", "torchvision://"), load_from_torchvision),
+        (("open-mmlab://", "openmmlab://"), load_from_openmmlab),
+        ("mmcls://", load_from_mmcls),
+        ((r"(\S+\:)?s3://", r"(\S+\:)?petrel://"), load_from_ceph),
+        ("pavi://", load_from_pavi),
+    ):
+        CheckpointLoader.register_scheme(prefixes, loader, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Load a checkpoint from a file."""
+    return load_safely(filename, map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
+    """Load a checkpoint from the web through torch.hub's cache, rank 0 first."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    cached = folder / osp.basename(urlparse(filename).path)
+    rank, world_size = get_dist_info()
+    if rank == 0 and not cached.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _download(filename, cached)
+    if world_size > 1:
+        torch.distributed.barrier()
+        if not cached.exists():  # another machine, with a cache of its own
+            folder.mkdir(parents=True, exist_ok=True)
+            _download(filename, cached)
+    return load_safely(cached, map_location, name=f"{filename} (cached as {cached})")
+
+
+def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+    """Load torchvision's weights of a model by its name."""
+    name = filename.partition("://")[2]
+    urls = mmengine_checkpoint.get_torchvision_models()
+    return load_from_http(_look_up(name, urls, filename), map_location)
+
+
+def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
+    """Load a model of OpenMMLab's list by its name."""
+    name = filename.partition("://")[2]
+    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    url = _look_up(name, mmengine_checkpoint.get_external_models(), filename)
+    if url.startswith(("http://", "https://")):
+        return load_from_http(url, map_location)
+    home = os.getenv("MMENGINE_HOME") or osp.join(
+        os.getenv("XDG_CACHE_HOME", "~/.cache"), "mmengine"
+    )
+    return load_safely(osp.join(osp.expanduser(home), url), map_location)
+
+
+def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
+    """Load the backbone of an MMClassification model by the model's name."""
+    name = filename.partition("://")[2]
+    url = _look_up(name, mmengine_checkpoint.get_mmcls_models(), filename)
+    weights = load_from_http(url, map_location)
+    weights = weights.get("state_dict", weights)
+    prefix = "backbone."
+    return {
+        "state_dict": {
+            key[len(prefix) :]: value
+            for key, value in weights.items()
+            if key.startswith(prefix)
+        }
+    }
+
+
+def load_from_ceph(filename: str, map_location: Any = None) -> Any:
+    """Load a checkpoint from an S3 or Petrel store."""
+    import io
+
+    backend = get_file_backend(filename, backend_args={"backend": "petrel"})
+    with io.BytesIO(backend.get(filename)) as file:
+        return load_safely(file, map_location, name=filename)
+
+
+def load_from_pavi(filename: str, map_location: Any = None) -> Any:
+    """Load a checkpoint from Pavi's model cloud."""
+    try:
+        from pavi import modelcloud
+    except ImportError as error:
+        raise CheckpointError(
+            f"{filename} needs the package pavi, which is not installed; download "
+            "the checkpoint and give its path."
+        ) from error
+    model = modelcloud.get(filename.partition("://")[2])
+    with tempfile.TemporaryDirectory() as folder:
+        path = osp.join(folder, model.name)
+        model.download(path)
+        return load_safely(path, map_location, name=filename)
+
+
+def _look_up(name: str, urls: dict, given: str) -> str:
+    if name not in urls:
+        raise CheckpointError(
+            f"{given} names no known checkpoint{did_you_mean(name, urls)}"
+        )
+    return urls[name]
+
+
+def _download(url: str, target: Path) -> None:
+    found = torch.hub.HASH_REGEX.search(target.name)
+    try:
+        # It writes under a temporary name and renames at the end.
+        torch.hub.download_url_to_file(
+            url, str(target), found.group(1) if found else None, os.isatty(0)
+        )
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{url} cannot be downloaded ({_first_line(error)}); download it by other "
+            f"means to {target}, or give a local checkpoint."
+        ) from error
+
+
+def _check_is_file(path: str, name: str) -> None:
+    if osp.isdir(path):
+        raise CheckpointError(f"{name} is a folder, not a checkpoint file.")
+    if not osp.exists(path):
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
+            reason = f" (nor does the folder {folder})"
+        else:
+            siblings = [p.name for p in folder.glob("*.pth")]
+            reason = did_you_mean(osp.basename(path), siblings)
+            if not reason and siblings:
+                shown = ", ".join(sorted(siblings)[:5])
+                reason = f"; the checkpoints in its folder are {shown}"
+        raise CheckpointError(f"The checkpoint {name} does not exist{reason}.")
+    if osp.getsize(path) == 0:
+        raise CheckpointError(f"The checkpoint {name} is an empty file.")
+
+
+def _refusal(name: str, message: str) -> CheckpointError:
+    found = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message)
+    if found is None:
+        found = re.search(r"unrecognized function (.+?)(?: which belongs|$)", message)
+    if found is not None:
+        return CheckpointError(
+            f"{name} is refused, and nothing in it was run: besides weights it holds "
+            f"{found[1]}, which can run code; if you are sure of who made it, give "
+            f"{TRUST_OPTION}."
+        )
+    detail = message.strip().splitlines()[-1] if message.strip() else ""
+    known = re.search(r"WeightsUnpickler error:\s*(.+)", message)
+    if known:
+        detail = known[1]
+    return CheckpointError(
+        f"{name} is not a checkpoint that can be read safely, and nothing in it was "
+        f"run ({detail.strip()[:200]})."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _without_instructions(loaded: Any, name: str) -> Any:
+    """Drop records on which MMEngine would act: code to run, files to delete."""
+    if not isinstance(loaded, dict):
+        return loaded
+    meta = loaded.get("meta")
+    if isinstance(meta, dict) and "config" in meta:
+        # Runner.resume executes this text as Python. MMEngine itself stores "cfg".
+        del meta["config"]
+        _say_dropped(name, "meta.config, which MMEngine would execute")
+    hub = loaded.get("message_hub")
+    info = hub.get("runtime_info") if isinstance(hub, dict) else None
+    if isinstance(info, dict):
+        # CheckpointHook deletes what these name once better or newer files exist.
+        keep = info.get("keep_ckpt_ids")
+        if keep is not None and not all(isinstance(step, int) for step in keep):
+            del info["keep_ckpt_ids"]
+            _say_dropped(name, "keep_ckpt_ids, which names files to delete")
+        for key in [key for key in info if str(key).startswith("best_ckpt")]:
+            if not str(info[key] or "x.pth").endswith(".pth") or osp.isdir(
+                str(info[key])
+            ):
+                del info[key]
+                _say_dropped(name, f"{key}, which names a file to delete")
+    return loaded
+
+
+def _say_dropped(name: str, what: str) -> None:
+    print_log(f"{name}: ignored {what}.", logger="current", level=logging.WARNING)
+
+
+def _allowing(allowed: list):
+    scoped = getattr(torch.serialization, "safe_globals", None)
+    if scoped is not None:
+        return scoped(allowed)
+    torch.serialization.add_safe_globals(allowed)  # torch 2.4 has no scoped form
+    return contextlib.nullcontext()
+
+
+def _allowed_globals() -> list:
+    """Return what MMEngine's own checkpoints hold besides tensors.
+
+    The numpy constructors are replaced by stricter ones: an array of plain numbers
+    needs no structured or object dtype, whose unpickling numpy does not validate.
+    """
+    if not _ALLOWED:
+        _ALLOWED.extend([HistoryBuffer, np.ndarray])
+        _ALLOWED.extend({type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"})
+        for package in ("numpy.core", "numpy._core"):  # numpy 1 and 2
+            module = f"{package}.multiarray"
+            _ALLOWED.append(_named(_empty_array, module, "_reconstruct"))
+            _ALLOWED.append(_named(_scalar, module, "scalar"))
+        _ALLOWED.append(_named(_plain_dtype, "numpy", "dtype"))
+        from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+        _ALLOWED.append(OneCycleParamScheduler)
+        _ALLOWED.append(_named(_method, "builtins", "getattr"))
+    return _ALLOWED
+
+
+_ALLOWED: list = []
+
+
+def _named(function: Callable, module: str, name: str) -> Callable:
+    """Return the function under the name that a pickle knows it by.
+
+    torch < 2.6 has no other way to allow one global under another's name.
+    """
+
+    def allowed(*args):
+        return function(*args)
+
+    allowed.__module__, allowed.__name__, allowed.__qualname__ = module, name, name
+    return allowed
+
+
+def _plain_dtype(code: str, *_: bool) -> np.dtype:
+    if not isinstance(code, str) or not PLAIN_DTYPE.fullmatch(code):
+        raise pickle.UnpicklingError(f"numpy dtype {code!r} is not a plain number")
+    return np.dtype(code)  # not a copy: numpy then ignores the pickled dtype state
+
+
+def _empty_array(subtype: type, *_: Any) -> np.ndarray:
+    if subtype is not np.ndarray:
+        raise pickle.UnpicklingError(f"numpy array of type {subtype}")
+    return np.ndarray((0,), np.int8)
+
+
+def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
+    return np.frombuffer(data, dtype=dtype, count=1)[0]
+
+
+def _method(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr``, for the methods that MMEngine's records refer to."""
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+    allowed = {
+        HistoryBuffer: ("min", "max", "current", "mean"),
+        OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+    }
+    if not isinstance(owner, type) or name not in allowed.get(owner, ()):
+        raise pickle.UnpicklingError(
+            f"Unsupported global: GLOBAL getattr({getattr(owner, '__name__', owner)},"
+            f"{name!r}) was not an allowed global"
+        )
+    return getattr(owner, name)

@@ -1,0 +1,190 @@
+"""Reading configs and the command line's changes to them, with helpful errors."""
+
+import inspect
+from argparse import ArgumentError
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from polynl_mm.runtime.checkpoints import check_exists
+from polynl_mm.runtime.model_match import CheckpointMatchHook
+from polynl_mm.runtime.user_errors import UserError, did_you_mean, nearest
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+# Read by the Runner from its config, beside its own arguments.
+RUNNER_KEYS = {
+    "activation_checkpointing",
+    "compile",
+    "custom_imports",
+    "efficient_conv_bn_eval",
+    "find_unused_parameters",
+    "model_wrapper_cfg",
+    "runner_type",
+    "sync_bn",
+    "test_pipeline",
+}
+
+
+class CfgOptions(DictAction):
+    """``--cfg-options key=value ...``, saying what is wrong with a bad one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Parse the pairs into a dict of the namespace."""
+        for value in values or []:
+            if "=" not in value or value.startswith("="):
+                raise ArgumentError(
+                    self, f"expected key=value pairs, but got {value!r}"
+                )
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            raise ArgumentError(self, f"{error} (quote lists and tuples)") from error
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Read a config file and merge the command line's options into it.
+
+    Args:
+        path (str): A file, relative to the current folder or else to the repository;
+            or ``mmaction::recognition/...``, a config of an installed package.
+        options (dict | None): ``{"a.b.c": value}``, as ``--cfg-options`` gives.
+
+    Returns:
+        Config: The config, with ``options`` merged.
+
+    Raises:
+        UserError: If the file does not exist or cannot be read, or an option does
+            not fit; the sentence names the nearest valid choices.
+    """
+    file = find_config(path)
+    try:
+        cfg = Config.fromfile(str(file))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}, or one it inherits, is missing: {error}") from error
+    except ImportError as error:
+        raise UserError(f"{path} cannot import what it names: {error}") from error
+    if options:
+        _merge_options(cfg, options)
+    return cfg
+
+
+def find_config(path: str) -> Path:
+    """Return the file that a config argument means.
+
+    Args:
+        path (str): As for :func:`load_config`.
+
+    Returns:
+        Path: An existing file.
+
+    Raises:
+        UserError: If there is none; names the nearest existing configs.
+    """
+    if "::" in path:
+        return _packaged_config(path)
+    for candidate in (Path(path).expanduser(), REPO_ROOT / path):
+        if candidate.is_file():
+            return candidate
+    shown = _nearest_files(path, [Path.cwd() / "configs", REPO_ROOT / "configs"])
+    raise UserError(f"The config {path} does not exist{shown}")
+
+
+def set_work_dir(cfg: Config, given: str | None, config: str) -> None:
+    """Set where a run writes: the argument, else the config's, else by its name.
+
+    Args:
+        cfg (Config): Changed in place.
+        given (str | None): ``--work-dir``.
+        config (str): The config argument.
+    """
+    if given is not None:
+        cfg.work_dir = given
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs", Path(config.split("::")[-1]).stem))
+
+
+def expect_checkpoint(cfg: Config, config: str, file: str, complete: bool) -> None:
+    """Set the checkpoint that a run loads, and have it checked against the model.
+
+    Args:
+        cfg (Config): Changed in place.
+        config (str): The config argument, for the sentence if they do not fit.
+        file (str): The checkpoint: a path or an address.
+        complete (bool): Whether every weight must match, or at least one.
+
+    Raises:
+        CheckpointError: If a local file does not exist.
+    """
+    check_exists(file)
+    cfg.load_from = file
+    hook = {
+        "type": CheckpointMatchHook.__name__,
+        "config_name": config,
+        "complete": complete,
+        "file_name": file,
+    }
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), hook]
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that a config asks for.
+
+    Args:
+        cfg (Config): The whole config of a run.
+
+    Returns:
+        Runner: MMEngine's, or the one of ``runner_type``.
+    """
+    if "runner_type" not in cfg:
+        return Runner.from_cfg(cfg)
+    from mmaction.registry import RUNNERS
+
+    return RUNNERS.build(cfg)
+
+
+def _packaged_config(path: str) -> Path:
+    package, _, name = path.partition("::")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{path} names the package {package}, which is not installed.")
+    root = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
+    file = root / (name if name.endswith(".py") else f"{name}.py")
+    if file.is_file():
+        return file
+    shown = _nearest_files(name, [root], prefix=f"{package}::", relative_to=root)
+    raise UserError(f"The config {path} does not exist{shown}")
+
+
+def _nearest_files(
+    path: str, folders: list[Path], prefix: str = "", relative_to: Path | None = None
+) -> str:
+    known = {}
+    for folder in folders:
+        for file in sorted(folder.rglob("*.py")):
+            base = relative_to or folder.parent
+            known.setdefault(file.stem, f"{prefix}{file.relative_to(base).as_posix()}")
+    found = nearest(Path(path).stem, known)
+    if not found:
+        return "; give the path of a config file, such as one under configs/."
+    return "; did you mean " + " or ".join(known[name] for name in found) + "?"
+
+
+def _merge_options(cfg: Config, options: dict) -> None:
+    allowed = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
+    allowed |= RUNNER_KEYS | set(cfg)
+    for key in options:
+        first = key.split(".")[0]
+        if first not in allowed:
+            raise UserError(
+                f"--cfg-options {key}: the config has no {first!r}"
+                + (did_you_mean(first, allowed) or f"; it has {', '.join(sorted(cfg))}")
+            )
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        reason = error.args[0] if error.args else error
+        raise UserError(
+            f"--cfg-options {' '.join(options)} does not fit the config: {reason}"
+        ) from error

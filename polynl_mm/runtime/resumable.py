@@ -1,0 +1,196 @@
+"""A run that was killed and resumed gives what an uninterrupted run gives.
+
+Mends: MMEngine restores weights and optimizer but no random state, gives its data
+workers the same seed in every epoch, deletes the old checkpoint before the new one
+is written, and cannot resume where ``last_checkpoint`` is empty or names a file that
+has moved.
+"""
+
+import os.path as osp
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
+
+from polynl_mm.runtime.atomic_files import renamed_when_complete
+
+
+def seed_everything(seed: int, step: int, rank: int) -> None:
+    """Seed Python, numpy and torch (all devices) for one stretch of training.
+
+    Args:
+        seed (int): The seed of the run, >= 0.
+        step (int): The epoch or the iteration that begins.
+        rank (int): The process; each draws other numbers.
+    """
+    mixed = np.random.SeedSequence([seed, step, rank]).generate_state(3)
+    random.seed(int(mixed[0]))
+    np.random.seed(int(mixed[1]))
+    torch.manual_seed(int(mixed[2]))
+
+
+def seed_worker(worker_id: int) -> None:
+    """Seed numpy and Python in a data worker from the seed torch gave it.
+
+    Args:
+        worker_id (int): Which worker; torch's seed already depends on it.
+    """
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Makes the random numbers of an epoch depend on (seed, epoch, rank) only.
+
+    Whether the run came here in one go or was resumed then makes no difference. With
+    an iteration-based loop the same holds of every iteration in the main process;
+    its data workers replay what they skipped (MMEngine advances the data to where
+    the run stopped), so they need ``num_workers`` >= 1 to come out the same.
+
+    The train dataloader must have ``persistent_workers=False``: workers that outlive
+    an epoch carry their random state over it. :func:`make_resumable` sees to that.
+    """
+
+    priority = "VERY_HIGH"
+
+    def before_train(self, runner) -> None:
+        """Let the data workers draw their seeds from the epoch's."""
+        self._by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        if self._by_epoch:
+            runner.train_dataloader.worker_init_fn = seed_worker
+
+    def before_train_epoch(self, runner) -> None:
+        """Seed the epoch, or what an iteration-based loop does before it starts."""
+        step = runner.epoch if self._by_epoch else runner.iter
+        seed_everything(runner.seed, step, get_rank())
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Seed the iteration where there are no epochs."""
+        if not self._by_epoch:
+            seed_everything(runner.seed, runner.iter, get_rank())
+
+
+@HOOKS.register_module()
+class CrashSafeCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook, which deletes old files only after new ones exist.
+
+    With ``max_keep_ckpts=1`` the original leaves no checkpoint at all while it
+    writes. For a moment there is one file more than asked for instead.
+    """
+
+    def before_train(self, runner) -> None:
+        """Finish the set-up, then put the deletions off."""
+        super().before_train(runner)
+        self.file_backend = _DeferredDeletion(self.file_backend)
+
+    def _save_checkpoint(self, runner) -> None:
+        super()._save_checkpoint(runner)
+        self._delete_old()
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        super()._save_best_checkpoint(runner, metrics)
+        self._delete_old()
+
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        super()._save_checkpoint_with_step(runner, step, meta)
+        if get_rank() == 0:
+            # Written again, because a kill during the plain write empties the file.
+            with renamed_when_complete(Path(runner.work_dir, "last_checkpoint")) as f:
+                f.write_text(str(self.last_ckpt), encoding="utf-8")
+
+    def _delete_old(self) -> None:
+        best = getattr(self, "best_ckpt_path_dict", None) or {}
+        current = {
+            self.last_ckpt,
+            getattr(self, "best_ckpt_path", None),
+            *best.values(),
+        }
+        self.file_backend.delete_now(keep=current)
+
+
+class _DeferredDeletion:
+    """A file backend that remembers what to delete until told to."""
+
+    def __init__(self, backend):
+        self._backend = backend
+        self._waiting = []
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def remove(self, path) -> None:
+        self._waiting.append((self._backend.remove, path))
+
+    def rmtree(self, path) -> None:
+        self._waiting.append((self._backend.rmtree, path))
+
+    def delete_now(self, keep: set) -> None:
+        for delete, path in self._waiting:
+            if path not in keep and self._backend.exists(path):
+                delete(path)
+        self._waiting.clear()
+
+
+def make_resumable(cfg) -> None:
+    """Add to a training config what makes resuming exact and safe; in place.
+
+    Checkpoints are written crash-safely always. Where ``randomness.seed`` is set, the
+    epochs are seeded too, and persistent workers of the train dataloader are turned
+    off, which is logged.
+
+    Args:
+        cfg (mmengine.Config): The config of a training run.
+    """
+    hooks = cfg.get("default_hooks") or {}
+    checkpoint = hooks.get("checkpoint")
+    if checkpoint and checkpoint.get("type") in ("CheckpointHook", CheckpointHook):
+        checkpoint["type"] = "CrashSafeCheckpointHook"
+        checkpoint["_scope_"] = "mmengine"
+    if (cfg.get("randomness") or {}).get("seed") is None:
+        return
+    loader = cfg.get("train_dataloader")
+    if loader and loader.get("persistent_workers"):
+        loader["persistent_workers"] = False
+        print_log(
+            "persistent_workers of the train dataloader is turned off, because a seed "
+            "is set and workers must start each epoch anew to be repeatable.",
+            logger="current",
+        )
+    custom = list(cfg.get("custom_hooks") or [])
+    if not any(hook.get("type") == "EpochSeedHook" for hook in custom):
+        custom.append({"type": "EpochSeedHook", "_scope_": "mmengine"})
+        cfg.custom_hooks = custom
+
+
+def find_checkpoint_to_resume(work_dir: str) -> str | None:
+    """Return the checkpoint that ``--resume`` goes on from.
+
+    Args:
+        work_dir (str): The folder of the interrupted run.
+
+    Returns:
+        str | None: What ``last_checkpoint`` names; where that is empty or gone, the
+        newest ``epoch_*.pth`` or ``iter_*.pth`` of the folder; None if there is none.
+    """
+    record = Path(work_dir, "last_checkpoint")
+    named = record.read_text(encoding="utf-8").strip() if record.is_file() else ""
+    if named and ("://" in named or osp.exists(named)):
+        return named
+    moved = Path(work_dir, osp.basename(named)) if named else None
+    if moved is not None and moved.is_file():
+        return str(moved)
+    found = [
+        (int(match[1]), path)
+        for path in Path(work_dir).glob("*.pth")
+        if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
+    ]
+    return str(max(found)[1]) if found else None

@@ -1,0 +1,203 @@
+"""Errors are part of the interface: one sentence for what a user can mend.
+
+The tools run inside :func:`user_errors`. What a user can mend (a path, a config, a
+checkpoint) is said in one sentence with exit status 2; anything else is a bug and
+keeps its traceback. ``POLYNL_DEBUG=1`` shows the traceback of everything.
+"""
+
+import contextlib
+import difflib
+import inspect
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+NOT_REGISTERED = re.compile(r"(\S+) is not in the (\S+) registry\.")
+BAD_ARGUMENT = re.compile(
+    r"(got an unexpected keyword argument|missing \d+ required|multiple values)"
+)
+
+
+class UserError(ValueError):
+    """Something the user gave cannot work; the message says what, and what would."""
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """Return the choices closest in spelling to a name.
+
+    Args:
+        name (str): What was given.
+        choices (Iterable[str]): What is allowed.
+        count (int): The largest number of choices returned.
+
+    Returns:
+        list[str]: The closest choices, best first; empty if none is close.
+    """
+    choices = list(choices)
+    folded = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), folded, n=count, cutoff=0.6)
+    return [folded[key] for key in found]
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'a' or 'b'?"``, or an empty string.
+
+    Args:
+        name (str): What was given.
+        choices (Iterable[str]): What is allowed.
+
+    Returns:
+        str: The end of a sentence.
+    """
+    found = nearest(name, choices)
+    if not found:
+        return ""
+    return "; did you mean " + " or ".join(repr(choice) for choice in found) + "?"
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the sentence that mends an error, or None if it is a bug.
+
+    Args:
+        error (BaseException): What was raised.
+
+    Returns:
+        str | None: The sentence. A :class:`UserError`, a ``ValueError`` raised by
+        polynl_mm's own code, a name that a registry does not hold, an argument that
+        a class named in the config does not take, and a config that is not valid
+        Python have one.
+    """
+    for link in _chain(error):
+        if isinstance(link, UserError):
+            return str(link)
+    for link in _chain(error):
+        sentence = (
+            _explain_own(link)
+            or _explain_registry(link)
+            or _explain_argument(link)
+            or _explain_syntax(link)
+        )
+        if sentence:
+            return sentence
+    return None
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn errors that the user can mend into one sentence and exit status 2.
+
+    In a distributed run every rank meets the same error; it is said once.
+
+    Raises:
+        SystemExit: With status 2 after a user error, 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _rank() == 0:
+            print("Interrupted.", file=sys.stderr, flush=True)
+        _leave(EXIT_INTERRUPTED)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        if os.environ.get("POLYNL_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        if _rank() != 0:
+            # Rank 0 mostly meets the same error, says it, and is the reason why the
+            # launcher ends this rank while it waits here.
+            time.sleep(3)
+        print(f"Error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        _leave(EXIT_USER_ERROR)
+
+
+def _leave(status: int) -> None:
+    """Exit, without the tear-down of a process group whose other ranks may be gone."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _frames(error: BaseException) -> list:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _explain_own(error: BaseException) -> str | None:
+    if not isinstance(error, (ValueError, ImportError)):
+        return None
+    frames = _frames(error)
+    if frames and frames[-1].f_code.co_filename.startswith(PACKAGE_FOLDER):
+        return str(error)
+    # A plugin is built by MMEngine, which may raise the plugin's own error again.
+    return None
+
+
+def _explain_registry(error: BaseException) -> str | None:
+    match = isinstance(error, KeyError) and NOT_REGISTERED.search(str(error.args[0]))
+    if not match:
+        return None
+    name, registry_name = match.groups()
+    known: set[str] = set()
+    for frame in _frames(error):
+        registry = frame.f_locals.get("registry")
+        if hasattr(registry, "module_dict"):
+            known |= _registered_names(registry)
+    hint = did_you_mean(name, known) or (
+        "; check the spelling, and that custom_imports names the module defining it"
+    )
+    return f"The config asks for type {name!r}, which no {registry_name} has{hint}"
+
+
+def _registered_names(registry) -> set[str]:
+    names = set(registry.module_dict)
+    root = registry
+    while root.parent is not None:
+        root = root.parent
+        names |= set(root.module_dict)
+    return names
+
+
+def _explain_argument(error: BaseException) -> str | None:
+    if not isinstance(error, TypeError) or not BAD_ARGUMENT.search(str(error)):
+        return None
+    frames = _frames(error)
+    if not frames or frames[-1].f_code.co_name != "build_from_cfg":
+        return None
+    built = frames[-1].f_locals.get("obj_cls")
+    given = re.search(r"keyword argument '(\w+)'", str(error))
+    if built is None:
+        return None
+    name = getattr(built, "__name__", str(built))
+    if given is None:
+        return f"The config of {name} does not fit: {error}"
+    allowed = [p for p in inspect.signature(built).parameters if p != "kwargs"]
+    hint = did_you_mean(given[1], allowed) or f"; it takes {', '.join(allowed)}"
+    return f"{name} takes no argument {given[1]!r} (given in the config){hint}"
+
+
+def _explain_syntax(error: BaseException) -> str | None:
+    if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    return None

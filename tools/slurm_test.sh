@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Evaluate under Slurm:
+# slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of test.py]
+# Environment: GPUS (8), GPUS_PER_NODE (8; 0 for CPU processes, then set
+# TASKS_PER_NODE), CPUS_PER_TASK (5), SRUN_ARGS, PY_ARGS.
+set -euo pipefail
+
+if [ $# -lt 4 ]; then
+    echo "Usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]" >&2
+    exit 2
+fi
+PARTITION=$1
+JOB_NAME=$2
+CONFIG=$3
+CHECKPOINT=$4
+shift 4
+. "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/launch_env.sh"
+launch_slurm "$PARTITION" "$JOB_NAME" test.py "$CONFIG" "$CHECKPOINT" \
+    --launcher slurm "$@"

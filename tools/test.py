@@ -1,0 +1,126 @@
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT ...``."""
+
+import argparse
+import os
+
+from mmengine.dist import is_main_process
+
+from polynl_mm.datasets.annotations import check_datasets
+from polynl_mm.runtime import require_mmaction2, user_errors
+from polynl_mm.runtime.atomic_files import write_json
+from polynl_mm.runtime.checkpoints import TRUST_OPTION, trust_checkpoints
+from polynl_mm.runtime.configs import (
+    CfgOptions,
+    build_runner,
+    expect_checkpoint,
+    load_config,
+    set_work_dir,
+)
+from polynl_mm.runtime.process_group import LAUNCHERS, process_group
+from polynl_mm.runtime.user_errors import UserError
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv (list[str] | None): The arguments; default those of the process.
+
+    Returns:
+        argparse.Namespace: One attribute per option.
+    """
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint.")
+    parser.add_argument("config", help="config file, or mmaction::recognition/...")
+    parser.add_argument("checkpoint", help="checkpoint file or address")
+    parser.add_argument("--work-dir", help="where the log goes")
+    parser.add_argument("--metrics", metavar="FILE.json", help="write the metrics here")
+    parser.add_argument(
+        "--dump", metavar="FILE.pkl", help="write the predictions here, as a pickle"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=CfgOptions,
+        metavar="KEY=VALUE",
+        help='change the config, such as test_dataloader.batch_size=8 or a="[1,2]"',
+    )
+    parser.add_argument("--show-dir", help="write pictures of the predictions here")
+    parser.add_argument(
+        "--show", action="store_true", help="show the predictions in a window"
+    )
+    parser.add_argument(
+        "--interval", type=int, default=1, help="show every n-th sample"
+    )
+    parser.add_argument(
+        "--wait-time", type=float, default=2, help="seconds that a window stays"
+    )
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    parser.add_argument(
+        TRUST_OPTION,
+        action="store_true",
+        help="load the checkpoint without the safety check: it may then run any code",
+    )
+    args = parser.parse_args(argv)
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def merge_args(cfg, args: argparse.Namespace) -> None:
+    """Merge the command line into the config, in place.
+
+    Args:
+        cfg (mmengine.Config): The config of the run.
+        args (argparse.Namespace): From :func:`parse_args`.
+
+    Raises:
+        UserError: If an option does not fit.
+    """
+    cfg.launcher = args.launcher
+    cfg.resume = False
+    set_work_dir(cfg, args.work_dir, args.config)
+    if args.show or args.show_dir is not None:
+        hooks = cfg.setdefault("default_hooks", {})
+        hooks.setdefault("visualization", {"type": "VisualizationHook"})
+        hooks["visualization"].update(
+            enable=True,
+            show=args.show,
+            wait_time=args.wait_time,
+            out_dir=args.show_dir,
+            interval=args.interval,
+        )
+    if args.dump is not None:
+        if not args.dump.endswith((".pkl", ".pickle")):
+            raise UserError(f"--dump takes a .pkl file, not {args.dump}.")
+        evaluators = cfg.test_evaluator
+        if not isinstance(evaluators, (list, tuple)):
+            evaluators = [evaluators]
+        dump = {"type": "DumpResults", "out_file_path": args.dump}
+        cfg.test_evaluator = [*evaluators, dump]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate.
+
+    Args:
+        argv (list[str] | None): The command line; default that of the process.
+    """
+    args = parse_args(argv)
+    with user_errors():
+        require_mmaction2()
+        if args.trust_checkpoint:
+            trust_checkpoints()
+        cfg = load_config(args.config, args.cfg_options)
+        if not cfg.get("test_dataloader"):
+            raise UserError(f"{args.config} has no test_dataloader to test with.")
+        merge_args(cfg, args)
+        expect_checkpoint(cfg, args.config, args.checkpoint, complete=True)
+        check_datasets(cfg, ("test",))
+        with process_group(cfg, args.launcher):
+            metrics = build_runner(cfg).test()
+            if args.metrics and is_main_process():
+                write_json(args.metrics, metrics)
+
+
+if __name__ == "__main__":
+    main()
