@@ -1,16 +1,37 @@
-"""The four pairwise functions of the non-local block.
+"""The four pairwise functions of the non-local block, without the N x N affinity.
 
-Source: Wang et al., "Non-local Neural Networks", CVPR 2018, section 3.2. ``theta`` and
-``g`` hold one column a position; ``phi`` and ``g`` may have fewer positions than
-``theta`` (sub-sampling).
+Source: Wang et al., "Non-local Neural Networks", CVPR 2018, section 3.2. ``theta``
+holds one column a query; ``phi`` and ``g`` may have fewer positions (sub-sampling).
+
+Each function equals the function of its name in ``reference``. For N queries and N
+keys, ``dot_product`` costs N, ``concatenation`` N log N, ``gaussian`` N^2 in time;
+the memory of all of them is linear in N, forward and backward.
 """
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from polynl_mm.ops.precision import (
+    accumulate_dtype,
+    cast,
+    compute_dtype,
+    without_autocast,
+)
+from polynl_mm.ops.products import thin_product
+
+# Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve, and
+# enough work for one launch on a GPU.
+_CHUNK = 2**21
 
 
 def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> Tensor:
     """Average ``g`` by the softmax of the similarities.
+
+    In one of three ways: in full where the affinity is no larger than the inputs (few
+    keys); by ``scaled_dot_product_attention`` where one of its fused kernels serves;
+    else by chunks of queries, which the backward pass computes again.
 
     Args:
         theta (Tensor): Queries, (B, K, N).
@@ -19,16 +40,48 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
         scale (bool): Divide the similarities by the root of K.
 
     Returns:
+        Tensor: (B, V, N). Differentiable twice with few keys only.
+    """
+    dtype = compute_dtype(theta, phi, g)
+    theta, phi, g = cast(dtype, theta, phi, g)
+    factor = theta.shape[1] ** -0.5 if scale else 1.0
+    with without_autocast(theta):
+        if phi.shape[2] <= max(theta.shape[1], g.shape[1]):
+            return _gaussian_in_full(theta, phi, g, factor)
+        if _has_fused_kernel(theta, g):
+            return _gaussian_fused(theta, phi, g, factor)
+        wide = cast(accumulate_dtype(theta), theta, phi, g)
+        return _ChunkedGaussian.apply(*wide, factor)[0].to(dtype)
+
+
+def non_local_stage(
+    theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False
+) -> Tensor:
+    """Subtract from ``g`` its average by the softmax of the similarities.
+
+    Units that share one affinity share ``theta`` and ``phi``: each calls this with its
+    own ``g``, and the affinity is computed again rather than stored.
+
+    Source: Tao et al., "Nonlocal Neural Networks, Nonlocal Diffusion and Nonlocal
+    Modeling", NeurIPS 2018.
+
+    Args:
+        theta (Tensor): Queries, (B, K, N).
+        phi (Tensor): Keys, (B, K, N).
+        g (Tensor): Values, (B, V, N).
+        scale (bool): Divide the similarities by the root of K.
+
+    Returns:
         Tensor: (B, V, N).
     """
-    affinity = theta.mT @ phi  # (B, N, M)
-    if scale:
-        affinity = affinity / theta.shape[1] ** 0.5
-    return g @ affinity.softmax(dim=2).mT
+    average = gaussian(theta, phi, g, scale=scale)
+    return g.to(average.dtype) - average
 
 
 def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     """Sum ``g`` weighted by the similarities over their number.
+
+    The product is reassociated, and divided before it can leave float16's range.
 
     Args:
         theta (Tensor): Queries, (B, K, N).
@@ -38,11 +91,17 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     Returns:
         Tensor: (B, V, N).
     """
-    return g @ (theta.mT @ (phi / phi.shape[2])).mT
+    theta, phi, g = cast(compute_dtype(theta, phi, g), theta, phi, g)
+    with without_autocast(theta):
+        return thin_product(g, phi, theta, scale=1 / phi.shape[2])
 
 
 def concatenation(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tensor:
     """Sum ``g`` weighted by ReLU(weight [theta_i, phi_j]) over their number.
+
+    The weight is ReLU(a_i + b_j), positive for a prefix of the keys in descending
+    order of b. With k_i the length of that prefix, and G and H the prefix sums of g
+    and of b g, the sum is a_i G[k_i] + H[k_i]: one sort, two prefix sums, one search.
 
     Args:
         theta (Tensor): Queries, (B, K, N).
@@ -53,8 +112,140 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tens
     Returns:
         Tensor: (B, V, N).
     """
+    dtype = compute_dtype(theta, phi, g)
+    theta, phi, g, weight = cast(dtype, theta, phi, g, weight)
     for_theta, for_phi = weight.chunk(2)
-    a = (for_theta @ theta).unsqueeze(2)  # (B, N, 1)
-    b = (for_phi @ phi).unsqueeze(1)  # (B, 1, M)
-    affinity = torch.relu(a + b) / phi.shape[2]
-    return g @ affinity.mT
+    with without_autocast(g):
+        a, b = for_theta @ theta, for_phi @ phi  # (B, N), (B, M)
+        prefixes = (*_find_prefixes(a, b), *_find_prefixes(b, a))
+        # Short sums are read off as differences of long ones: float64 for all types.
+        a, b, g = (t.double() for t in (a.unsqueeze(1), b.unsqueeze(1), g))
+        total = a * _PrefixSum.apply(g, *prefixes)  # (B, V, N)
+        total = total + _PrefixSum.apply(b * g, *prefixes)
+        return (total / phi.shape[2]).to(dtype)
+
+
+def _find_prefixes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Find, for every a_i, the j with a_i + b_j > 0 as a prefix of the sorted b.
+
+    Args:
+        a (Tensor): (B, N).
+        b (Tensor): (B, M).
+
+    Returns:
+        tuple[Tensor, Tensor]: The indices of b in descending order, (B, M), and the
+        length of each a_i's prefix, (B, N).
+    """
+    ascending, order = b.detach().neg().sort(dim=1)
+    # Comparing -b_j < a_i agrees with the sign of the rounded sum, ties included.
+    return order, torch.searchsorted(ascending, a.detach().contiguous())
+
+
+class _PrefixSum(torch.autograd.Function):
+    """Sum the values of each query's prefix of the keys: (B, C, M) -> (B, C, N).
+
+    Linear in the values. Its transpose sums, for each key, over the queries whose
+    prefix holds the key, which is the same operation with queries and keys exchanged:
+    hence the prefixes of both.
+    """
+
+    @staticmethod
+    def forward(
+        values: Tensor,
+        order: Tensor,
+        lengths: Tensor,
+        query_order: Tensor,
+        query_lengths: Tensor,
+    ) -> Tensor:
+        channels = values.shape[1]
+        order = order.unsqueeze(1).expand(-1, channels, -1)  # (B, C, M)
+        last = (lengths - 1).clamp(min=0).unsqueeze(1).expand(-1, channels, -1)
+        sums = values.gather(2, order).cumsum(dim=2).gather(2, last)  # (B, C, N)
+        return sums.masked_fill_((lengths == 0).unsqueeze(1), 0)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        order, lengths, query_order, query_lengths = ctx.saved_tensors
+        back = _PrefixSum.apply(grad, query_order, query_lengths, order, lengths)
+        return back, None, None, None, None
+
+
+def _gaussian_in_full(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
+    query, key = cast(accumulate_dtype(theta), theta, phi)
+    affinity = (key.mT @ (query * factor)).softmax(dim=1)  # (B, M, N)
+    return g @ affinity.to(g.dtype)
+
+
+def _has_fused_kernel(theta: Tensor, g: Tensor) -> bool:
+    """Return whether fused attention serves these widths and this type.
+
+    Where it does not, ``scaled_dot_product_attention`` makes the N x N affinity
+    without a word: on CPU where values and queries differ in width (measured), on
+    CUDA in float64 (its memory-efficient kernel takes any widths).
+    """
+    if theta.is_cuda:
+        return theta.dtype != torch.float64
+    return theta.device.type == "cpu" and theta.shape[1] == g.shape[1]
+
+
+def _gaussian_fused(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
+    width = g.shape[1]
+    if theta.is_cuda:
+        # Its kernels load rows of whole 16-byte words.
+        theta, phi, g = (pad(t, (0, 0, 0, -t.shape[1] % 8)) for t in (theta, phi, g))
+    # Contiguous rows, or the CPU's kernel does not serve.
+    query, key, value = (t.mT.contiguous().unsqueeze(1) for t in (theta, phi, g))
+    y = scaled_dot_product_attention(query, key, value, scale=factor)  # (B, 1, N, V)
+    return y.squeeze(1)[..., :width].mT.contiguous()
+
+
+class _ChunkedGaussian(torch.autograd.Function):
+    """Softmax average for a chunk of queries at a time, forward and backward."""
+
+    @staticmethod
+    def forward(
+        theta: Tensor, phi: Tensor, g: Tensor, factor: float
+    ) -> tuple[Tensor, Tensor]:
+        query = theta * factor
+        y = g.new_empty(*g.shape[:2], theta.shape[2])
+        log_sums = theta.new_empty(theta.shape[0], 1, theta.shape[2])
+        for chunk in _chunks(theta, phi):
+            logits = phi.mT @ query[..., chunk]  # (B, M, chunk)
+            log_sum = logits.logsumexp(dim=1, keepdim=True)
+            y[..., chunk] = g @ logits.sub_(log_sum).exp_()
+            log_sums[..., chunk] = log_sum
+        return y, log_sums
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        *tensors, ctx.factor = inputs
+        y, log_sums = output
+        ctx.mark_non_differentiable(log_sums)
+        ctx.save_for_backward(*tensors, y, log_sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, _) -> tuple[Tensor | None, ...]:
+        theta, phi, g, y, log_sums = ctx.saved_tensors
+        query = theta * ctx.factor
+        grad_theta, grad_phi, grad_g = (torch.zeros_like(t) for t in (theta, phi, g))
+        # What softmax takes off the gradient of every logit of a query.
+        mean_grad = (grad * y).sum(dim=1, keepdim=True)  # (B, 1, N)
+        for chunk in _chunks(theta, phi):
+            affinity = phi.mT @ query[..., chunk]
+            affinity.sub_(log_sums[..., chunk]).exp_()  # (B, M, chunk)
+            grad_g.baddbmm_(grad[..., chunk], affinity.mT)
+            grad_logits = g.mT @ grad[..., chunk]
+            grad_logits.sub_(mean_grad[..., chunk]).mul_(affinity)
+            grad_phi.baddbmm_(query[..., chunk], grad_logits.mT)
+            grad_theta[..., chunk] = phi @ grad_logits
+        return grad_theta * ctx.factor, grad_phi, grad_g, None
+
+
+def _chunks(theta: Tensor, phi: Tensor) -> list[slice]:
+    size = max(1, _CHUNK // (phi.shape[0] * phi.shape[2]))
+    return [slice(start, start + size) for start in range(0, theta.shape[2], size)]

@@ -1,37 +1,41 @@
 """In which type the operations multiply, and in which they sum over positions."""
 
 import contextlib
+import functools
 
 import torch
 from torch import Tensor
 
 
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """Return the type in which large products of ``x`` are to be made.
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return the type in which large products of the tensors are to be made.
 
     Args:
-        x (Tensor): The input of an operation.
+        *tensors (Tensor): The inputs of an operation. Autocast hands it a mixture of
+            types where some are the features and some their projections.
 
     Returns:
-        torch.dtype: Autocast's type where autocast is on for ``x``'s device and
-        ``x`` is a floating type that autocast lowers, else the type of ``x``.
+        torch.dtype: The widest type among them; autocast's type where autocast is on
+        for their device and that widest type is one that autocast lowers.
     """
-    device = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+    device = tensors[0].device.type
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
-    return x.dtype
+    return dtype
 
 
-def accumulate_dtype(x: Tensor) -> torch.dtype:
-    """Return the type in which sums over positions of ``x`` accumulate.
+def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return the type in which sums over positions of the tensors accumulate.
 
     Args:
-        x (Tensor): The input of an operation.
+        *tensors (Tensor): The inputs of an operation.
 
     Returns:
         torch.dtype: float64 for float64, float32 for everything else.
     """
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = any(t.dtype == torch.float64 for t in tensors)
+    return torch.float64 if wide else torch.float32
 
 
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
@@ -47,3 +51,16 @@ def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
     if torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
+
+
+def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Bring tensors to one type.
+
+    Args:
+        dtype (torch.dtype): The type.
+        *tensors (Tensor): Tensors of any types.
+
+    Returns:
+        tuple[Tensor, ...]: The tensors in that type.
+    """
+    return tuple(t.to(dtype) for t in tensors)

@@ -1,0 +1,68 @@
+"""Criss-cross attention: every position attends along the axes that cross in it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from polynl_mm.ops.precision import (
+    accumulate_dtype,
+    cast,
+    compute_dtype,
+    without_autocast,
+)
+
+
+def criss_cross(
+    theta: Tensor, phi: Tensor, g: Tensor, shape: Sequence[int], *, scale: bool = False
+) -> Tensor:
+    """Attend from each position to those that differ from it along one axis at most.
+
+    In 2d these are its row and its column, itself counted once. Time and memory are N
+    times the sum of the axes' sizes. Source: Huang et al., "CCNet: Criss-Cross
+    Attention for Semantic Segmentation", ICCV 2019; that there may be three axes is
+    ours.
+
+    Half types are computed in float32: the similarities have no bound.
+
+    Args:
+        theta (Tensor): Queries, (B, K, N).
+        phi (Tensor): Keys, (B, K, N).
+        g (Tensor): Values, (B, V, N).
+        shape (Sequence[int]): The sizes of the axes of positions, of product N.
+        scale (bool): Divide the similarities by the root of K; the paper does not.
+
+    Returns:
+        Tensor: (B, V, N).
+    """
+    dtype = compute_dtype(theta, phi, g)
+    wide = cast(accumulate_dtype(theta, phi, g), theta, phi, g)
+    factor = theta.shape[1] ** -0.5 if scale else 1.0
+    with without_autocast(theta):
+        query, key, value = (t.unflatten(2, tuple(shape)) for t in wide)
+        query = query * factor
+        lines = [_similarity(query, key, axis) for axis in range(len(shape))]
+        affinity = torch.cat(lines, dim=-1).softmax(dim=-1)  # (B, *shape, sum(shape))
+        parts = affinity.split(tuple(shape), dim=-1)
+        y = sum(_average(part, value, axis) for axis, part in enumerate(parts))
+        return y.flatten(2).to(dtype)
+
+
+def _similarity(query: Tensor, key: Tensor, axis: int) -> Tensor:
+    """Return each position's similarities along an axis, (B, *shape, size of axis)."""
+    query, key = (t.movedim(axis + 2, -1) for t in (query, key))
+    similarity = torch.einsum("bc...q,bc...k->b...qk", query, key)
+    if axis > 0:
+        # The first axis has counted the position itself.
+        itself = torch.eye(key.shape[-1], dtype=torch.bool, device=key.device)
+        similarity = similarity.masked_fill(itself, -math.inf)
+    return similarity.movedim(-2, axis + 1)
+
+
+def _average(affinity: Tensor, value: Tensor, axis: int) -> Tensor:
+    """Return the values along an axis summed by their affinity, (B, V, *shape)."""
+    affinity = affinity.movedim(axis + 1, -2)  # (B, ..., queries, keys)
+    value = value.movedim(axis + 2, -1)
+    y = torch.einsum("b...qk,bc...k->bc...q", affinity, value)
+    return y.movedim(-1, axis + 2)

@@ -1,0 +1,197 @@
+"""The blocks whose published form is linear in N already, kept so in half types too.
+
+Each function equals the function of its name in ``reference``.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from polynl_mm.ops.precision import (
+    accumulate_dtype,
+    cast,
+    compute_dtype,
+    without_autocast,
+)
+from polynl_mm.ops.products import thin_product
+
+
+def double_attention(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    """Gather the features into a few maps, then hand these out to every position.
+
+    It is :func:`efficient_attention` of one head, published before it. Source: Chen
+    et al., "A^2-Nets: Double Attention Networks", NeurIPS 2018, where theta is V, phi
+    is B and g is A.
+
+    Args:
+        theta (Tensor): Distribution logits, (B, K, N).
+        phi (Tensor): Gathering logits, (B, K, M).
+        g (Tensor): Features, (B, V, M).
+
+    Returns:
+        Tensor: ``g softmax_positions(phi)^T softmax_channels(theta)``, (B, V, N).
+    """
+    return efficient_attention(theta, phi, g)
+
+
+def efficient_attention(
+    theta: Tensor, phi: Tensor, g: Tensor, *, heads: int = 1
+) -> Tensor:
+    """Attend through a product of two softmaxes, one over channels, one over positions.
+
+    Source: Shen et al., "Efficient Attention: Attention with Linear Complexities",
+    WACV 2021.
+
+    Args:
+        theta (Tensor): Queries, (B, K, N).
+        phi (Tensor): Keys, (B, K, M).
+        g (Tensor): Values, (B, V, M).
+        heads (int): Equal groups of channels, each attending alone.
+
+    Returns:
+        Tensor: (B, V, N).
+
+    Raises:
+        ValueError: If ``heads`` does not divide K and V.
+    """
+    _check_divides("heads", heads, theta.shape[1])
+    _check_divides("heads", heads, g.shape[1])
+    theta, phi, g = cast(compute_dtype(theta, phi, g), theta, phi, g)
+    with without_autocast(g):
+        query, key, value = (
+            t.unflatten(1, (heads, -1)).flatten(0, 1) for t in (theta, phi, g)
+        )  # (B heads, K / heads, N)
+        key, value = _position_softmax(key, value)
+        y = thin_product(value, key, query.softmax(dim=1))
+        return y.unflatten(0, (-1, heads)).flatten(1, 2)
+
+
+def global_context(logits: Tensor, x: Tensor) -> Tensor:
+    """Average the features over all positions by the softmax of their logits.
+
+    Source: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and
+    Beyond", 2019: the context of the GC block, before its transform.
+
+    Args:
+        logits (Tensor): One logit a position, (B, 1, N).
+        x (Tensor): Features, (B, C, N).
+
+    Returns:
+        Tensor: The context, the same for every query, (B, C, 1).
+    """
+    logits, x = cast(compute_dtype(logits, x), logits, x)
+    with without_autocast(x):
+        weights, x = _position_softmax(logits, x)
+        return x @ weights.mT
+
+
+def _position_softmax(logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return softmax weights and values whose products are to be summed.
+
+    In float16 a factor moves from the values to the weights: the share of one position
+    of a long clip is below that type's normal numbers.
+    """
+    weights = logits.softmax(dim=2, dtype=accumulate_dtype(logits))
+    if logits.dtype == torch.float16:
+        root = logits.shape[2] ** 0.5
+        weights, values = weights * root, values / root
+    return weights.to(logits.dtype), values
+
+
+def compact_generalized_dot(
+    theta: Tensor, phi: Tensor, g: Tensor, *, groups: int = 1, scale: bool = False
+) -> Tensor:
+    """Scale theta, in each group, by the inner product of phi and g.
+
+    That is the non-local sum over positions and channels with the dot-product kernel.
+    Source: Yue et al., "Compact Generalized Non-local Network", NeurIPS 2018.
+
+    Args:
+        theta (Tensor): Queries, (B, K, N).
+        phi (Tensor): Keys, (B, K, N).
+        g (Tensor): Values, (B, K, N).
+        groups (int): Equal groups of channels, each for itself.
+        scale (bool): Divide by the root of a group's elements, K N / groups.
+
+    Returns:
+        Tensor: (B, K, N), in float32 or better under autocast, too: the product grows
+        with K N and leaves float16's range at the usual magnitudes.
+
+    Raises:
+        ValueError: If ``groups`` does not divide K.
+    """
+    return _apply_series(theta, phi, g, groups, scale, [0.0, 1.0])
+
+
+def compact_generalized_rbf(
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    *,
+    groups: int = 1,
+    scale: bool = False,
+    order: int = 3,
+    gamma: float = 1e-4,
+) -> Tensor:
+    """Sum, in each group, powers of theta times inner products of powers of phi and g.
+
+    That is the non-local sum over positions and channels with the Taylor form of the
+    RBF kernel. Source: Yue et al., "Compact Generalized Non-local Network", NeurIPS
+    2018.
+
+    Args:
+        theta (Tensor): Queries, (B, K, N).
+        phi (Tensor): Keys, (B, K, N).
+        g (Tensor): Values, (B, K, N).
+        groups (int): Equal groups of channels, each for itself.
+        scale (bool): Divide by the root of a group's elements, K N / groups.
+        order (int): The highest power in the series.
+        gamma (float): The kernel's width.
+
+    Returns:
+        Tensor: (B, K, N), in float32 or better under autocast, too.
+
+    Raises:
+        ValueError: If ``groups`` does not divide K.
+    """
+    beta = math.exp(-2 * gamma)
+    series = [
+        beta * (2 * gamma) ** power / math.factorial(power)
+        for power in range(order + 1)
+    ]
+    return _apply_series(theta, phi, g, groups, scale, series)
+
+
+def _apply_series(
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    groups: int,
+    scale: bool,
+    series: list[float],
+) -> Tensor:
+    """Sum g over a group by the kernel ``sum_k series[k] (theta phi)^k``."""
+    _check_divides("groups", groups, theta.shape[1])
+    wide = accumulate_dtype(theta, phi, g)
+    with without_autocast(g):
+        theta, phi, g = (
+            t.unflatten(1, (groups, -1)) for t in cast(wide, theta, phi, g)
+        )  # (B, groups, K / groups, N)
+        divisor = (theta.shape[2] * theta.shape[3]) ** 0.5 if scale else 1.0
+        moments = []
+        for power, factor in enumerate(series):
+            g = g * phi if power else g
+            moment = g.sum(dim=(2, 3), keepdim=True)  # (B, groups, 1, 1)
+            moments.append(moment * (factor / divisor))
+        y = moments[-1].expand_as(theta)
+        for moment in moments[-2::-1]:
+            y = y * theta + moment
+        return y.flatten(1, 2)
+
+
+def _check_divides(name: str, parts: int, channels: int) -> None:
+    if parts < 1 or channels % parts:
+        raise ValueError(
+            f"{name}={parts} does not divide {channels} channels into equal parts."
+        )

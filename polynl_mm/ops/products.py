@@ -1,0 +1,50 @@
+"""Products of three thin matrices, in the cheaper of their two orders.
+
+Most linear-cost blocks are ``values keys^T queries``. As ``(values keys^T) queries`` a
+position costs the product of the two widths; as ``values (keys^T queries)`` it costs
+the number of positions, which is less where a block looks along a short axis (8 frames
+of 256 channels).
+"""
+
+import torch
+from torch import Tensor
+
+
+def thin_product(
+    values: Tensor, keys: Tensor, queries: Tensor, *, scale: float = 1.0
+) -> Tensor:
+    """Return ``scale values keys^T queries``, multiplied in the cheaper order.
+
+    Args:
+        values (Tensor): (B, V, M).
+        keys (Tensor): (B, K, M), of the type of ``values``.
+        queries (Tensor): (B, K, N), of the type of ``values``.
+        scale (float): A factor of the sum over M, as a rule 1 / M.
+
+    Returns:
+        Tensor: (B, V, N). What is made on the way to it is no larger than the inputs.
+    """
+    if values.dtype == torch.float16:
+        # A half of the scale on each factor: no sum overflows, and no factor sinks
+        # below float16's normal numbers.
+        values, keys, scale = values * scale**0.5, keys * scale**0.5, 1.0
+    if affinity_is_cheaper(values, keys, queries):
+        return values @ (keys.mT @ queries * scale)
+    return (values @ keys.mT * scale) @ queries
+
+
+def affinity_is_cheaper(values: Tensor, keys: Tensor, queries: Tensor) -> bool:
+    """Return whether ``keys^T queries`` first takes fewer multiplications.
+
+    Args:
+        values (Tensor): (B, V, M).
+        keys (Tensor): (B, K, M).
+        queries (Tensor): (B, K, N).
+
+    Returns:
+        bool: True if M N (K + V) < K V (M + N).
+    """
+    (_, width, keys_count), queries_count = keys.shape, queries.shape[2]
+    value_width = values.shape[1]
+    affinity = keys_count * queries_count * (width + value_width)
+    return affinity < width * value_width * (keys_count + queries_count)

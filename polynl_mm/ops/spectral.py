@@ -1,0 +1,112 @@
+"""Chebyshev filters on the spectral non-local affinity, linear in N at any order.
+
+With t and p the rectified projections, divided by the root of the degree, the affinity
+is ``A = t^T p + p^T t``, of rank 2 K at most. A filtered signal is a multiple of g plus
+a part in the span of the rows of t and p, so that the whole recursion runs on matrices
+of the channels' size: higher orders cost nothing that grows with N. The derivation is
+ours; ``reference.spectral`` is the definition.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from polynl_mm.ops.precision import (
+    accumulate_dtype,
+    cast,
+    compute_dtype,
+    without_autocast,
+)
+
+
+def spectral(
+    theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor, *, stable: bool = False
+) -> Tensor:
+    """Filter g by a Chebyshev polynomial of the spectral affinity A.
+
+    ``T_0 = I``, ``T_1 = A``, ``T_k = 2 A T_(k-1) - T_(k-2)``. Order 1 is the spectral
+    non-local block (SNL), order 2 the generalised one (gSNL). Source: Zhu et al.,
+    "Unifying Nonlocal Blocks for Neural Networks", ICCV 2021.
+
+    Half types are computed in float32: the degrees of one clip span more than they can
+    tell apart.
+
+    Args:
+        theta (Tensor): First projection, (B, K, N).
+        phi (Tensor): Second projection, (B, K, N).
+        g (Tensor): Signal to filter, (B, V, N).
+        weight (Tensor): An output projection for each order from 0, (orders, C, V).
+        stable (bool): Put A for A^2 in every term, as gSNL does: T_2 is 2 A - I.
+
+    Returns:
+        Tensor: ``sum_k weight_k T_k(A) g``, (B, C, N).
+    """
+    dtype = compute_dtype(theta, phi, g)
+    wide = accumulate_dtype(theta, phi, g)
+    theta, phi, g, weight = cast(wide, theta, phi, g, weight)
+    with without_autocast(g):
+        if len(weight) == 1:
+            return (weight[0] @ g).to(dtype)
+        t, p = _normalised_factors(theta, phi)
+        in_full = g.shape[2] <= 2 * theta.shape[1]
+        apply_filter = _filter_in_full if in_full else _filter_by_factors
+        return apply_filter(t, p, g, weight, stable).to(dtype)
+
+
+def _normalised_factors(theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """Return t and p, (B, K, N) each, with A = t^T p + p^T t."""
+    t, p = theta.relu(), phi.relu()
+    degree = p.mean(dim=2).unsqueeze(1) @ t + t.mean(dim=2).unsqueeze(1) @ p
+    # Zero degrees: 1 / sqrt(inf) is a zero that passes no gradient on.
+    inverse_root = degree.masked_fill(degree <= 0, math.inf).rsqrt()  # (B, 1, N)
+    inverse_root = inverse_root / t.shape[2] ** 0.5
+    return t * inverse_root, p * inverse_root
+
+
+def _multiple_of_signal(order: int) -> float:
+    """Return T_order(0): how much of g itself is in the filtered signal."""
+    return (1.0, 0.0, -1.0, 0.0)[order % 4]
+
+
+def _filter_by_factors(
+    t: Tensor, p: Tensor, g: Tensor, weight: Tensor, stable: bool
+) -> Tensor:
+    """Filter as T_k(A) g = c_k g + z_k [t; p], with the recursion on c and z.
+
+    ``g A = spread [t; p]`` and ``z [t; p] A = z mixing [t; p]``.
+    """
+    width, orders = t.shape[1], len(weight)
+    spread = torch.cat([g @ p.mT, g @ t.mT], dim=2)  # (B, V, 2 K)
+    z = [torch.zeros_like(spread), spread]
+    c = [_multiple_of_signal(order) for order in range(orders)]
+    if stable:
+        z += [(1 - c[order]) * spread for order in range(2, orders)]
+    elif orders > 2:
+        cross = t @ p.mT
+        upper = torch.cat([cross, t @ t.mT], dim=2)
+        lower = torch.cat([p @ p.mT, cross.mT], dim=2)
+        mixing = torch.cat([upper, lower], dim=1)  # (B, 2 K, 2 K)
+        for order in range(2, orders):
+            step = c[order - 1] * spread + z[-1] @ mixing
+            z.append(2 * step - z[-2])
+    of_signal = sum(c[order] * weight[order] for order in range(orders))  # (C, V)
+    of_factors = sum(weight[order] @ z[order] for order in range(1, orders))
+    y = torch.baddbmm(of_factors[..., :width] @ t, of_factors[..., width:], p)
+    return y + of_signal @ g  # (B, C, N)
+
+
+def _filter_in_full(
+    t: Tensor, p: Tensor, g: Tensor, weight: Tensor, stable: bool
+) -> Tensor:
+    """Filter by A itself, where it is no larger than its factors."""
+    half = t.mT @ p
+    affinity = half + half.mT  # (B, N, N)
+    filtered = [g, g @ affinity]
+    for order in range(2, len(weight)):
+        if stable:
+            c = _multiple_of_signal(order)
+            filtered.append(c * g + (1 - c) * filtered[1])
+        else:
+            filtered.append(2 * filtered[-1] @ affinity - filtered[-2])
+    return sum(w @ signal for w, signal in zip(weight, filtered, strict=True))
