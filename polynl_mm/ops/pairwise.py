@@ -10,7 +10,6 @@ the memory of all of them is linear in N, forward and backward.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from polynl_mm.ops.precision import (
@@ -228,8 +227,12 @@ class _ChunkedGaussian(torch.autograd.Function):
         ctx.save_for_backward(*tensors, y, log_sums)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor, _) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "The Gaussian average of many positions has no second derivative: its "
+                "chunks work in place. Differentiate it without create_graph=True."
+            )
         theta, phi, g, y, log_sums = ctx.saved_tensors
         query = theta * ctx.factor
         grad_theta, grad_phi, grad_g = (torch.zeros_like(t) for t in (theta, phi, g))
