@@ -23,6 +23,9 @@ from polynl_mm.ops.products import thin_product
 # Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve, and
 # enough work for one launch on a GPU.
 _CHUNK = 2**21
+# Prefix sums held at a time on a CPU: 1 MiB in float64, of which each pass finds the
+# last one's result in cache, and no large buffer is taken from the system.
+_CPU_BLOCK = 2**17
 
 
 def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> Tensor:
@@ -116,12 +119,13 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tens
     for_theta, for_phi = weight.chunk(2)
     with without_autocast(g):
         a, b = for_theta @ theta, for_phi @ phi  # (B, N), (B, M)
-        prefixes = (*_find_prefixes(a, b), *_find_prefixes(b, a))
-        # Short sums are read off as differences of long ones: float64 for all types.
-        a, b, g = (t.double() for t in (a.unsqueeze(1), b.unsqueeze(1), g))
-        total = a * _PrefixSum.apply(g, *prefixes)  # (B, V, N)
-        total = total + _PrefixSum.apply(b * g, *prefixes)
-        return (total / phi.shape[2]).to(dtype)
+        prefixes = _find_prefixes(a, b)
+        back = _find_prefixes(b, a) if torch.is_grad_enabled() else None
+        # In float64 for all types: short sums are read off as differences of long ones.
+        a, b = (t.double() / phi.shape[2] for t in (a, b))
+        if back is None:
+            return _sum_prefixes(a, b, g, *prefixes, with_slope=False)[0]
+        return _RampSum.apply(a, b, g, *prefixes, *back)[0]
 
 
 def _find_prefixes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,37 +144,93 @@ def _find_prefixes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return order, torch.searchsorted(ascending, a.detach().contiguous())
 
 
-class _PrefixSum(torch.autograd.Function):
-    """Sum the values of each query's prefix of the keys: (B, C, M) -> (B, C, N).
+class _RampSum(torch.autograd.Function):
+    """``sum_j ReLU(a_i + b_j) g_j``, and its slope ``sum_j [a_i + b_j > 0] g_j``.
 
-    Linear in the values. Its transpose sums, for each key, over the queries whose
-    prefix holds the key, which is the same operation with queries and keys exchanged:
-    hence the prefixes of both.
+    Their transposes sum over queries instead of keys: the same function with the two
+    exchanged, which is why it takes the prefixes of both. The slope is an output so
+    that it is kept once, for a's gradient, and can itself be differentiated.
     """
 
     @staticmethod
     def forward(
-        values: Tensor,
+        a: Tensor,
+        b: Tensor,
+        g: Tensor,
         order: Tensor,
         lengths: Tensor,
         query_order: Tensor,
         query_lengths: Tensor,
-    ) -> Tensor:
-        channels = values.shape[1]
-        order = order.unsqueeze(1).expand(-1, channels, -1)  # (B, C, M)
-        last = (lengths - 1).clamp(min=0).unsqueeze(1).expand(-1, channels, -1)
-        sums = values.gather(2, order).cumsum(dim=2).gather(2, last)  # (B, C, N)
-        return sums.masked_fill_((lengths == 0).unsqueeze(1), 0)
+    ) -> tuple[Tensor, Tensor]:
+        return _sum_prefixes(a, b, g, order, lengths)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, output[1])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        order, lengths, query_order, query_lengths = ctx.saved_tensors
-        back = _PrefixSum.apply(grad, query_order, query_lengths, order, lengths)
-        return back, None, None, None, None
+    def backward(
+        ctx, grad: Tensor | None, grad_slope: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        a, b, g, *prefixes, slope = ctx.saved_tensors
+        exchanged = (*prefixes[2:], *prefixes[:2])
+        grad_a = grad_b = grad_g = None
+        if grad is not None:
+            grad_g, key_slope = _RampSum.apply(b, a, grad, *exchanged)
+            grad_a = (grad * slope).sum(dim=1).to(a.dtype)
+            grad_b = (g * key_slope).sum(dim=1).to(b.dtype)
+        if grad_slope is not None:
+            of_slope = _RampSum.apply(b, a, grad_slope, *exchanged)[1]
+            of_slope = of_slope.to(g.dtype)
+            grad_g = of_slope if grad_g is None else grad_g + of_slope
+        return grad_a, grad_b, grad_g, None, None, None, None
+
+
+def _sum_prefixes(
+    a: Tensor,
+    b: Tensor,
+    g: Tensor,
+    order: Tensor,
+    lengths: Tensor,
+    *,
+    with_slope: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Compute what :class:`_RampSum` returns, some channels at a time.
+
+    Args:
+        a (Tensor): (B, N), float64.
+        b (Tensor): (B, M), float64.
+        g (Tensor): (B, V, M).
+        order (Tensor): The indices of b in descending order, (B, M).
+        lengths (Tensor): The length of each query's prefix of it, (B, N).
+        with_slope (bool): Compute the slope, too; else it comes back empty.
+
+    Returns:
+        tuple[Tensor, Tensor]: The sum and its slope, (B, V, N).
+    """
+    B, V, M = g.shape
+    N = a.shape[1]
+    # One key in front, of no value: the prefix of length zero.
+    order = torch.cat([order[:, :1], order], dim=1).unsqueeze(1)  # (B, 1, M + 1)
+    lengths = lengths.unsqueeze(1)
+    a, sorted_b = a.unsqueeze(1), b.unsqueeze(1).gather(2, order)
+    y = g.new_empty(B, V, N)
+    # Not divided by anything, it leaves float16's range.
+    slope = g.new_empty(B, V if with_slope else 0, N, dtype=accumulate_dtype(g))
+    size = V if g.device.type != "cpu" else max(1, _CPU_BLOCK // (B * max(M, N)))
+    for start in range(0, V, size):
+        part = slice(start, start + size)
+        values = g[:, part].gather(2, order.expand(-1, g[:, part].shape[1], -1))
+        values = values.double()  # (B, size, M + 1)
+        values[..., 0] = 0
+        at = lengths.expand(-1, values.shape[1], -1)
+        of_g = values.cumsum(dim=2).gather(2, at)  # (B, size, N)
+        of_b_g = values.mul_(sorted_b).cumsum(dim=2).gather(2, at)
+        y[:, part] = of_b_g.addcmul_(a, of_g)
+        if with_slope:
+            slope[:, part] = of_g
+    return y, slope
 
 
 def _gaussian_in_full(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:

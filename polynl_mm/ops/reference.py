@@ -183,17 +183,15 @@ def spectral(
         Tensor: ``sum_k weight_k T_k(A) g``, (B, C, N).
     """
     affinity = spectral_affinity(theta, phi)
-    identity = torch.eye(g.shape[2], dtype=g.dtype, device=g.device)
-    terms = [identity.expand_as(affinity), affinity]
+    filtered = [g, g @ affinity]  # (B, V, N) each
     for k in range(2, len(weight)):
         if stable:
-            # With A^2 = A, T_k = x I + (1 - x) A, where x is T_k at eigenvalue 0.
-            x = math.cos(k * math.pi / 2)
-            terms.append(x * identity + (1 - x) * affinity)
+            # With A^2 = A, T_k = c I + (1 - c) A, where c is T_k at eigenvalue 0.
+            c = math.cos(k * math.pi / 2)
+            filtered.append(c * g + (1 - c) * filtered[1])
         else:
-            terms.append(2 * affinity @ terms[-1] - terms[-2])
-    filtered = [w @ (g @ t.mT) for w, t in zip(weight, terms, strict=False)]
-    return sum(filtered)
+            filtered.append(2 * filtered[-1] @ affinity - filtered[-2])
+    return sum(w @ signal for w, signal in zip(weight, filtered, strict=False))
 
 
 def double_attention(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
