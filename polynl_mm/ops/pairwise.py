@@ -53,7 +53,7 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
         if _has_fused_kernel(theta, g):
             return _gaussian_fused(theta, phi, g, factor)
         wide = cast(accumulate_dtype(theta), theta, phi, g)
-        return _ChunkedGaussian.apply(*wide, factor)[0].to(dtype)
+        return _ChunkedGaussian.apply(*wide, factor).to(dtype)
 
 
 def non_local_stage(
@@ -235,8 +235,8 @@ def _sum_prefixes(
 
 def _gaussian_in_full(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
     query, key = cast(accumulate_dtype(theta), theta, phi)
-    affinity = (key.mT @ (query * factor)).softmax(dim=1)  # (B, M, N)
-    return g @ affinity.to(g.dtype)
+    affinity = ((query * factor).mT @ key).softmax(dim=2)  # (B, N, M)
+    return g @ affinity.to(g.dtype).mT
 
 
 def _has_fused_kernel(theta: Tensor, g: Tensor) -> bool:
@@ -266,47 +266,39 @@ class _ChunkedGaussian(torch.autograd.Function):
     """Softmax average for a chunk of queries at a time, forward and backward."""
 
     @staticmethod
-    def forward(
-        theta: Tensor, phi: Tensor, g: Tensor, factor: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
         query = theta * factor
         y = g.new_empty(*g.shape[:2], theta.shape[2])
-        log_sums = theta.new_empty(theta.shape[0], 1, theta.shape[2])
         for chunk in _chunks(theta, phi):
-            logits = phi.mT @ query[..., chunk]  # (B, M, chunk)
-            log_sum = logits.logsumexp(dim=1, keepdim=True)
-            y[..., chunk] = g @ logits.sub_(log_sum).exp_()
-            log_sums[..., chunk] = log_sum
-        return y, log_sums
+            affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
+            y[..., chunk] = g @ affinity.mT
+        return y
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
         *tensors, ctx.factor = inputs
-        y, log_sums = output
-        ctx.mark_non_differentiable(log_sums)
-        ctx.save_for_backward(*tensors, y, log_sums)
+        ctx.save_for_backward(*tensors, output)
 
     @staticmethod
-    def backward(ctx, grad: Tensor, _) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "The Gaussian average of many positions has no second derivative: its "
                 "chunks work in place. Differentiate it without create_graph=True."
             )
-        theta, phi, g, y, log_sums = ctx.saved_tensors
+        theta, phi, g, y = ctx.saved_tensors
         query = theta * ctx.factor
         grad_theta, grad_phi, grad_g = (torch.zeros_like(t) for t in (theta, phi, g))
         # What softmax takes off the gradient of every logit of a query.
-        mean_grad = (grad * y).sum(dim=1, keepdim=True)  # (B, 1, N)
+        mean_grad = (grad * y).sum(dim=1).unsqueeze(2)  # (B, N, 1)
         for chunk in _chunks(theta, phi):
-            affinity = phi.mT @ query[..., chunk]
-            affinity.sub_(log_sums[..., chunk]).exp_()  # (B, M, chunk)
-            grad_g.baddbmm_(grad[..., chunk], affinity.mT)
-            grad_logits = g.mT @ grad[..., chunk]
-            grad_logits.sub_(mean_grad[..., chunk]).mul_(affinity)
-            grad_phi.baddbmm_(query[..., chunk], grad_logits.mT)
-            grad_theta[..., chunk] = phi @ grad_logits
-        return grad_theta * ctx.factor, grad_phi, grad_g, None
+            affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
+            grad_g.baddbmm_(grad[..., chunk], affinity)
+            grad_logits = grad[..., chunk].mT @ g
+            grad_logits.sub_(mean_grad[:, chunk]).mul_(affinity)
+            grad_phi.baddbmm_(query[..., chunk], grad_logits)
+            grad_theta[..., chunk] = phi @ grad_logits.mT
+        return grad_theta.mul_(ctx.factor), grad_phi, grad_g, None
 
 
 def _chunks(theta: Tensor, phi: Tensor) -> list[slice]:
