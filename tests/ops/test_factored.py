@@ -133,7 +133,8 @@ def test_global_context_under_autocast(spread, dtype):
     assert y.dtype == dtype
     assert y.isfinite().all()
     if not spread:
-        assert (y.float() - exact).norm() / exact.norm() < 5e-3
+        error = (y.float() - exact).norm() / exact.norm()
+        assert error < (5e-3 if dtype == torch.bfloat16 else 1e-3)
 
 
 @pytest.mark.parametrize(
