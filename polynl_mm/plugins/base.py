@@ -107,3 +107,72 @@ def join_groups(groups: Tensor, axes: Axes, positions: tuple[int, ...]) -> Tenso
     if axes == "time":
         groups = groups.transpose(2, 3)
     return groups.reshape(*groups.shape[:2], *positions)
+
+
+def groups_as_samples(x: Tensor, axes: Axes) -> Tensor:
+    """Lay groups of positions out as samples, for operations that know of no groups.
+
+    Args:
+        x (Tensor): Features, (B, C, *positions).
+        axes (str): As in :class:`Plugin`.
+
+    Returns:
+        Tensor: (B * G, C, N).
+    """
+    return split_groups(x, axes).transpose(1, 2).flatten(0, 1)
+
+
+def samples_as_groups(
+    samples: Tensor, axes: Axes, batch: int, positions: tuple[int, ...]
+) -> Tensor:
+    """Undo :func:`groups_as_samples`.
+
+    Args:
+        samples (Tensor): (B * G, C, N).
+        axes (str): As given to :func:`groups_as_samples`.
+        batch (int): B.
+        positions (tuple[int, ...]): The sizes of the axes of positions.
+
+    Returns:
+        Tensor: (B, C, *positions).
+    """
+    groups = samples.unflatten(0, (batch, -1)).transpose(1, 2)  # (B, C, G, N)
+    return join_groups(groups, axes, positions)
+
+
+def group_shape(positions: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    """Return the sizes of the axes along which the positions of one group lie.
+
+    Args:
+        positions (tuple[int, ...]): (H, W) or (T, H, W).
+        axes (str): As in :class:`Plugin`.
+
+    Returns:
+        tuple[int, ...]: All of them for ``'spacetime'``, (H, W) for ``'space'``, (T,)
+        for ``'time'``.
+    """
+    return {
+        "spacetime": positions,
+        "space": positions[-2:],
+        "time": positions[:-2],
+    }[axes]
+
+
+def check_whole(owner: object, name: str, value: int, low: int, high: int) -> None:
+    """Refuse an argument that is no whole number of a range.
+
+    Args:
+        owner (object): The plugin, for the message.
+        name (str): The argument.
+        value (int): What was given.
+        low (int): The least allowed.
+        high (int): The greatest allowed.
+
+    Raises:
+        ValueError: If ``value`` is none of these numbers.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(
+            f"{type(owner).__name__}: {name} is a whole number from {low} to {high}, "
+            f"not {value!r}."
+        )

@@ -1,0 +1,131 @@
+"""Compact generalised non-local: correlations between channels, too, at linear cost.
+
+Yue, Sun, Yuan, Zhou, Ding, Xu: "Compact Generalized Non-local Network", NeurIPS 2018,
+https://arxiv.org/abs/1810.13125.
+"""
+
+from typing import Literal
+
+import torch.nn as nn
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from polynl_mm.ops.factored import compact_generalized_dot, compact_generalized_rbf
+from polynl_mm.plugins.base import (
+    Axes,
+    Plugin,
+    check_whole,
+    groups_as_samples,
+    samples_as_groups,
+)
+from polynl_mm.plugins.residual import CONVOLUTIONS
+
+KERNELS = ("dot", "rbf")
+
+
+class _CompactGeneralizedNL(Plugin):
+    _abbr_ = "compact_generalized_nl"
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        reduction: int = 2,
+        groups: int = 8,
+        kernel: Literal["dot", "rbf"] = "dot",
+        order: int = 3,
+        gamma: float = 1e-4,
+        scale: bool = False,
+        axes: Axes = "spacetime",
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__(in_channels, axes=axes)
+        name = type(self).__name__
+        check_whole(self, "reduction", reduction, 1, in_channels)
+        inner = in_channels // reduction
+        if groups < 1 or inner % groups or in_channels % groups:
+            raise ValueError(
+                f"{name}: groups={groups} does not divide in_channels={in_channels} "
+                f"and the inner {inner} channels into equal parts."
+            )
+        if kernel not in KERNELS:
+            raise ValueError(f"{name}: kernel is one of {KERNELS}, not {kernel!r}.")
+        check_whole(self, "order", order, 1, 10)
+        self.groups = groups
+        self.kernel = kernel
+        self.order = order
+        self.gamma = gamma
+        self.scale = scale
+        self.zero_init = zero_init
+        conv = CONVOLUTIONS[self.dims]
+        self.theta = conv(in_channels, inner, 1, bias=False)
+        self.phi = conv(in_channels, inner, 1, bias=False)
+        self.g = conv(in_channels, inner, 1, bias=False)
+        self.out = conv(inner, in_channels, 1, groups=groups, bias=False)
+        self.norm = nn.GroupNorm(groups, in_channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weights as at construction: the identity where ``zero_init``."""
+        for child in self.children():
+            child.reset_parameters()
+        if self.zero_init:
+            nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x + GN(out(context))``.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+
+        Returns:
+            Tensor: Features of the same shape and type.
+
+        Raises:
+            ValueError: If the shape is not the one this plugin was built for.
+        """
+        self.check_input(x)
+        projected = (self.theta(x), self.phi(x), self.g(x))
+        samples = [groups_as_samples(p, self.axes) for p in projected]
+        options = dict(groups=self.groups, scale=self.scale)
+        if self.kernel == "dot":
+            y = compact_generalized_dot(*samples, **options)
+        else:
+            y = compact_generalized_rbf(
+                *samples, order=self.order, gamma=self.gamma, **options
+            )
+        y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
+        return x + self.norm(self.out(y)).to(x.dtype)
+
+
+@MODELS.register_module()
+class CompactGeneralizedNL3d(_CompactGeneralizedNL):
+    """Compact generalised non-local (CGNL) block for video, (B, C, T, H, W).
+
+    Source: Yue et al., "Compact Generalized Non-local Network", NeurIPS 2018.
+
+    Args:
+        in_channels (int): C, the channels of the features.
+        reduction (int): The projections have ``C // reduction`` channels.
+        groups (int): Groups of channels that correlate among themselves, and of the
+            grouped convolution and the group norm after them; divides both widths.
+        kernel (str): ``'dot'``, or ``'rbf'`` in its Taylor form.
+        order (int): The Taylor form's highest power, 1 to 10.
+        gamma (float): The RBF kernel's width.
+        scale (bool): Divide by the root of the number of elements of a group.
+        axes (str): ``'spacetime'``, ``'space'`` (each frame alone) or ``'time'``
+            (each pixel alone).
+        zero_init (bool): Start as the identity, the group norm's weight at zero.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    dims = 3
+
+
+@MODELS.register_module()
+class CompactGeneralizedNL2d(_CompactGeneralizedNL):
+    """CGNL block for images, (B, C, H, W): see :class:`CompactGeneralizedNL3d`."""
+
+    dims = 2

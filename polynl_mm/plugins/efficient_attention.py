@@ -1,0 +1,86 @@
+"""Efficient attention: a softmax over channels times one over positions.
+
+Shen, Zhang, Zhao, Yi, Li: "Efficient Attention: Attention with Linear Complexities",
+WACV 2021, https://arxiv.org/abs/1812.01243.
+"""
+
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from polynl_mm.ops.factored import efficient_attention
+from polynl_mm.plugins.base import (
+    Axes,
+    check_whole,
+    groups_as_samples,
+    samples_as_groups,
+)
+from polynl_mm.plugins.residual import ResidualPlugin
+
+
+class _EfficientAttention(ResidualPlugin):
+    _abbr_ = "efficient_attention"
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        reduction: int = 2,
+        heads: int = 1,
+        axes: Axes = "spacetime",
+        norm_cfg: dict | None = None,
+        zero_init: bool = True,
+    ) -> None:
+        inner = max(in_channels // reduction, 1) if reduction else in_channels
+        super().__init__(
+            in_channels, inner, axes=axes, norm_cfg=norm_cfg, zero_init=zero_init
+        )
+        check_whole(self, "reduction", reduction, 1, in_channels)
+        check_whole(self, "heads", heads, 1, inner)
+        if inner % heads:
+            raise ValueError(
+                f"{type(self).__name__}: heads={heads} does not divide the "
+                f"{inner} inner channels (in_channels={in_channels} // "
+                f"reduction={reduction}) into equal parts."
+            )
+        self.heads = heads
+        self.theta = self.projection(in_channels, inner)
+        self.phi = self.projection(in_channels, inner)
+        self.g = self.projection(in_channels, inner)
+        self.reset_parameters()
+
+    def context(self, x: Tensor) -> Tensor:
+        """Return ``g softmax_positions(phi)^T softmax_channels(theta)``, by head."""
+        projected = (self.theta(x), self.phi(x), self.g(x))
+        samples = (groups_as_samples(p, self.axes) for p in projected)
+        y = efficient_attention(*samples, heads=self.heads)
+        return samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
+
+
+@MODELS.register_module()
+class EfficientAttention3d(_EfficientAttention):
+    """Efficient attention for video, (B, C, T, H, W) -> same shape.
+
+    Source: Shen et al., "Efficient Attention: Attention with Linear Complexities",
+    WACV 2021.
+
+    Args:
+        in_channels (int): C, the channels of the features.
+        reduction (int): Queries, keys and values have ``C // reduction`` channels.
+        heads (int): Equal parts of these channels, each attending alone.
+        axes (str): ``'spacetime'``, ``'space'`` (each frame alone) or ``'time'``
+            (each pixel alone).
+        norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
+        zero_init (bool): Start as the identity.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    dims = 3
+
+
+@MODELS.register_module()
+class EfficientAttention2d(_EfficientAttention):
+    """Efficient attention for images, (B, C, H, W): see :class:`EfficientAttention3d`."""
+
+    dims = 2

@@ -1,0 +1,82 @@
+"""The frame most of the family shares: x + norm(out(context(x)))."""
+
+import torch.nn as nn
+from mmcv.cnn import build_norm_layer
+from torch import Tensor
+
+from polynl_mm.plugins.base import Axes, Plugin
+
+CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class ResidualPlugin(Plugin):
+    """A plugin that projects a context and adds it to the features.
+
+    A subclass makes its own projections and implements :meth:`context`.
+
+    Args:
+        in_channels (int): C, at least 1.
+        inner_channels (int): The channels of the context, before ``out``.
+        axes (str): As in :class:`Plugin`.
+        norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
+        zero_init (bool): Start as the identity.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner_channels: int,
+        *,
+        axes: Axes = "spacetime",
+        norm_cfg: dict | None = None,
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__(in_channels, axes=axes)
+        self.zero_init = zero_init
+        self.out = self.projection(inner_channels, in_channels, bias=not norm_cfg)
+        self.norm = build_norm_layer(norm_cfg, in_channels)[1] if norm_cfg else None
+
+    def projection(
+        self, in_channels: int, out_channels: int, bias: bool = True
+    ) -> nn.Module:
+        """Return a 1x1 convolution of this plugin's dimension."""
+        return CONVOLUTIONS[self.dims](in_channels, out_channels, 1, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Set the weights as at construction: the identity where ``zero_init``."""
+        for child in self.children():
+            child.reset_parameters()
+        if self.zero_init:
+            last = self.out if self.norm is None else self.norm
+            nn.init.zeros_(last.weight)
+            if last.bias is not None:
+                nn.init.zeros_(last.bias)
+
+    def context(self, x: Tensor) -> Tensor:
+        """Return what is projected and added.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+
+        Returns:
+            Tensor: (B, inner_channels, *positions), or of size 1 in positions.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x + norm(out(context(x)))``.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+
+        Returns:
+            Tensor: Features of the same shape and type.
+
+        Raises:
+            ValueError: If the shape is not the one this plugin was built for.
+        """
+        self.check_input(x)
+        y = self.out(self.context(x))
+        if self.norm is not None:
+            y = self.norm(y)
+        return x + y.to(x.dtype)

@@ -1,0 +1,117 @@
+"""Units of one block that share an affinity: z_(u+1) = z_u + alpha_u ReLU(BN(...)).
+
+The papers of the spectral block and of the non-local stage rectify what they add. A
+norm that starts at zero would never leave it behind a ReLU, whose gradient at zero is
+zero; so each unit has a scale, ``alpha``, that starts at zero instead.
+"""
+
+import torch
+import torch.nn as nn
+from mmcv.cnn import build_norm_layer
+from torch import Tensor
+
+from polynl_mm.plugins.base import (
+    Axes,
+    Plugin,
+    check_whole,
+    groups_as_samples,
+    samples_as_groups,
+)
+from polynl_mm.plugins.residual import CONVOLUTIONS
+
+
+class StackedUnits(Plugin):
+    """A plugin of units that share theta and phi, and so the affinity.
+
+    A subclass implements :meth:`unit`.
+
+    Args:
+        in_channels (int): C, at least 1.
+        num_units (int): The units, at least 1.
+        terms (int): The output projections of each unit.
+        reduction (int): The projections have ``C // reduction`` channels.
+        axes (str): As in :class:`Plugin`.
+        norm_cfg (dict, optional): The normalisation after each unit; default a
+            BatchNorm of the plugin's dimension.
+        zero_init (bool): Start as the identity.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        num_units: int,
+        terms: int,
+        reduction: int,
+        axes: Axes,
+        norm_cfg: dict | None,
+        zero_init: bool,
+    ) -> None:
+        super().__init__(in_channels, axes=axes)
+        check_whole(self, "reduction", reduction, 1, in_channels)
+        check_whole(self, "num_units", num_units, 1, 64)
+        self.num_units = num_units
+        self.zero_init = zero_init
+        conv, inner = CONVOLUTIONS[self.dims], in_channels // reduction
+        norm_cfg = norm_cfg or dict(type=f"BN{self.dims}d")
+
+        def repeat(make) -> nn.ModuleList:
+            return nn.ModuleList(make() for _ in range(num_units))
+
+        self.theta = conv(in_channels, inner, 1, bias=False)
+        self.phi = conv(in_channels, inner, 1, bias=False)
+        self.g = repeat(lambda: conv(in_channels, inner, 1, bias=False))
+        self.out = repeat(
+            lambda: nn.ModuleList(
+                conv(inner, in_channels, 1, bias=False) for _ in range(terms)
+            )
+        )
+        self.norm = repeat(lambda: build_norm_layer(norm_cfg, in_channels)[1])
+        self.alpha = nn.Parameter(torch.empty(num_units))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weights as at construction: the identity where ``zero_init``."""
+        for layer in self.modules():
+            if layer is not self and hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+        nn.init.constant_(self.alpha, 0.0 if self.zero_init else 1.0)
+
+    def unit(self, theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tensor:
+        """Return what a unit adds, before its norm.
+
+        Args:
+            theta (Tensor): (B, K, N).
+            phi (Tensor): (B, K, N).
+            g (Tensor): The unit's signal, (B, K, N).
+            weight (Tensor): The unit's output projections, (terms, C, K).
+
+        Returns:
+            Tensor: (B, C, N).
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the units, one after the other, with the affinity of ``x``.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+
+        Returns:
+            Tensor: Features of the same shape and type.
+
+        Raises:
+            ValueError: If the shape is not the one this plugin was built for.
+        """
+        self.check_input(x)
+        theta, phi = (
+            groups_as_samples(projection(x), self.axes)
+            for projection in (self.theta, self.phi)
+        )
+        units = zip(self.g, self.out, self.norm, self.alpha, strict=True)
+        for g, out, norm, alpha in units:
+            weight = torch.stack([term.weight.flatten(1) for term in out])
+            y = self.unit(theta, phi, groups_as_samples(g(x), self.axes), weight)
+            y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
+            x = torch.addcmul(x, alpha.to(x.dtype), norm(y).relu().to(x.dtype))
+        return x
