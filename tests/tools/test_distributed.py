@@ -48,8 +48,17 @@ class Job:
             env["STALL_FOLDER"] = str(self.folder)
         # From another folder, under paths with spaces, PYTHONPATH kept.
         self.process = subprocess.Popen(
-            ["bash", str(TOOLS / "dist_train.sh"), str(config), "2"]
-            + ["--seed", "7", "--work-dir", str(work_dir), *arguments],
+            [
+                "bash",
+                str(TOOLS / "dist_train.sh"),
+                str(config),
+                "2",
+                "--seed",
+                "7",
+                "--work-dir",
+                str(work_dir),
+                *arguments,
+            ],
             cwd=self.folder,
             env=env,
             stdout=subprocess.DEVNULL,
