@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.backbones.placement import find_hosts
+from polynl_mm.runtime.tsm_optimizer import include_all_parameters
 
 
 @MODELS.register_module()
@@ -88,6 +90,8 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
     inserted = [_attach(module, *plan) for plan in planned]
     _keep_plugins_through_init_weights(module, inserted)
     _log(module, inserted)
+    if "mmaction" in sys.modules:
+        include_all_parameters()
     return module
 
 
