@@ -1,10 +1,12 @@
 import os
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import worker_init_fn
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -62,7 +64,13 @@ def run(work_dir, epochs, seen, resume=False, workers=1, by_epoch=True, **checkp
     steps = {"by_epoch": True, "max_epochs": epochs}
     if not by_epoch:
         steps = {"by_epoch": False, "max_iters": epochs}
-    loader = DataLoader(Noise(4 if by_epoch else 20), batch_size=2, num_workers=workers)
+    loader = DataLoader(
+        Noise(4 if by_epoch else 20),
+        batch_size=2,
+        num_workers=workers,
+        # As MMEngine does: the same numbers in every epoch.
+        worker_init_fn=partial(worker_init_fn, num_workers=1, rank=0, seed=5),
+    )
     runner = Runner(
         model=Recorder(seen),
         work_dir=str(work_dir),
