@@ -1,6 +1,7 @@
 """The Bookends generator: balance, determinism, interruption, decoding, refusals."""
 
 import collections
+import dataclasses
 import json
 import os
 import signal
@@ -23,7 +24,11 @@ from polynl_mm.datasets.bookends import (
 )
 
 GENERATE = Path(__file__).parents[2] / "tools" / "data" / "bookends" / "generate.py"
-SMALL = BookendsParameters(train=8, val=4, frames=6, size=32, gap=2, seed=3)
+# The colours that nearest_colour() can tell.
+HUES = tuple(name for name in PALETTE if name not in ("black", "white"))
+SMALL = BookendsParameters(
+    train=8, val=4, frames=6, size=32, colours=HUES, gap=2, seed=3
+)
 
 
 def read_files(root):
@@ -51,7 +56,7 @@ def small(tmp_path_factory):
     return generate_bookends(tmp_path_factory.mktemp("bookends") / "small", SMALL)
 
 
-@pytest.mark.parametrize("num_colours", [2, 3, 4, 6])
+@pytest.mark.parametrize("num_colours", [2, 3, 4, 8])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_no_marginal_gives_the_label_away(num_colours, split):
     colours = list(PALETTE)[:num_colours]
@@ -110,7 +115,7 @@ def test_halves_show_their_colours_and_the_gap_shows_none(small):
         assert [nearest_colour(f) for f in frames[:2]] == [clip.first] * 2
         assert [nearest_colour(f) for f in frames[4:]] == [clip.last] * 2
         saturation = np.ptp(frames[2:4].astype(int), axis=-1)
-        # Compression leaves some colour behind, but no disc (6 to 11 % of a frame).
+        # Compression leaves some colour behind, but no disc (8 to 15 % of a frame).
         assert (saturation > 100).mean() < 0.02
 
 
@@ -144,7 +149,7 @@ def test_same_seed_same_files_and_another_seed_others(small, tmp_path):
     again = generate_bookends(tmp_path / "again", SMALL, jobs=2)
     assert read_files(again) == read_files(small)
     clip = plan_clips(SMALL, "train")[0]
-    other = BookendsParameters(train=8, val=4, frames=6, size=32, gap=2, seed=4)
+    other = dataclasses.replace(SMALL, seed=4)
     assert (render_clip(other, clip) != render_clip(SMALL, clip)).any()
 
 
@@ -209,7 +214,7 @@ def assert_session_ends(session):
 
 
 def test_folder_made_with_other_parameters_is_refused(small):
-    other = BookendsParameters(train=8, val=4, frames=6, size=32, gap=2, seed=9)
+    other = dataclasses.replace(SMALL, seed=9)
     before = read_files(small)
     with pytest.raises(ValueError, match=r"seed 3 instead of 9.*--overwrite"):
         generate_bookends(small, other)
@@ -218,7 +223,7 @@ def test_folder_made_with_other_parameters_is_refused(small):
 
 def test_overwrite_replaces_the_folder(tmp_path):
     root = generate_bookends(tmp_path / "data", SMALL)
-    other = BookendsParameters(train=4, val=2, frames=6, size=32, gap=2, seed=9)
+    other = dataclasses.replace(SMALL, train=4, val=2, seed=9)
     generate_bookends(root, other, overwrite=True)
     fresh = generate_bookends(tmp_path / "fresh", other)
     assert read_files(root) == read_files(fresh)
