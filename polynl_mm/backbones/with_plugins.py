@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import inspect
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,9 @@ def WithPlugins(  # noqa: N802 - a registry type, named as one
     """
     cls = _find_backbone(of) if isinstance(of, str) else of
     # A copy, because ResNet3dSlowFast changes the pathway dicts it is given.
-    return insert_plugins(cls(**copy.deepcopy(backbone)), plugins)
+    arguments = copy.deepcopy(backbone)
+    _check_arguments(cls, arguments)
+    return insert_plugins(cls(**arguments), plugins)
 
 
 def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Module:
@@ -161,11 +164,18 @@ def _build(
     _check_dims(cls, path, layers, segments)
     if "in_channels" not in cfg:
         cfg["in_channels"] = _output_channels(path, layers)
-    try:
-        name, plugin = build_plugin_layer(cfg)
-    except TypeError as error:  # an argument the plugin does not know
-        raise ValueError(f"cfg of {cls.__name__}: {error}.") from error
-    return name, plugin, segments
+    _check_arguments(cls, {k: v for k, v in cfg.items() if k != "type"})
+    return *build_plugin_layer(cfg), segments
+
+
+def _check_arguments(cls: type[nn.Module], arguments: dict[str, Any]) -> None:
+    parameters = inspect.signature(cls).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            hint = _nearest(name, parameters) or f" It takes {', '.join(parameters)}."
+            raise ValueError(f"{cls.__name__} takes no argument {name!r}.{hint}")
 
 
 def _layers_before(module: nn.Module, path: str) -> list[nn.Module]:

@@ -321,7 +321,10 @@ def test_recognizer_checkpoint_round_trip(tmp_path):
 
 BAD_ENTRIES = [
     (dict(cfg=dict(type="PolyNl3d")), r"type='PolyNl3d'.* Did you mean 'PolyNL3d'\?"),
-    (dict(cfg=dict(type="PolyNL3d", reducton=2)), "PolyNL3d.*'reducton'"),
+    (
+        dict(cfg=dict(type="PolyNL3d", reducton=2)),
+        "PolyNL3d takes no argument 'reducton'. Did you mean 'reduction'",
+    ),
     (dict(stages=(True, True, True)), "has 3 values, but the backbone has 4 stages"),
     (dict(stages=(1, 1, 0, 0)), "stages is one True or False for each of the 4"),
     (dict(blocks=((), (4,), (), ())), "layer2 has 4 blocks, 0 to 3.* no block 4"),
@@ -391,6 +394,16 @@ def test_missing_conv_of_a_basic_block_is_named():
 def test_backbone_without_stages_asks_for_at():
     with pytest.raises(ValueError, match=r"has no residual stages.* give at="):
         insert_plugins(OutsideNetwork(), dict(cfg=dict(type="PolyNL3d")))
+
+
+def test_argument_of_another_backbone_is_named():
+    from polynl_mm import WithPlugins
+
+    cfg = dict(type="PolyNL3d")
+    with pytest.raises(
+        ValueError, match=r"ResNet takes no argument 'lateral'. It takes"
+    ):
+        WithPlugins(of="ResNet", depth=18, lateral=False, plugins=dict(cfg=cfg))
 
 
 def test_unknown_backbone_is_named():
