@@ -12,8 +12,8 @@ from polynl_mm.runtime import check_requirements, install
 check_requirements()
 install()
 
-from polynl_mm.backbones import WithPlugins, insert_plugins  # noqa: E402
-from polynl_mm.plugins import (  # noqa: E402
+from polynl_mm.backbones import WithPlugins, insert_plugins
+from polynl_mm.plugins import (
     NonLocalBlock2d,
     NonLocalBlock3d,
     Plugin,

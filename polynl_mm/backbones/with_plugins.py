@@ -2,6 +2,8 @@
 
 import copy
 import difflib
+import inspect
+import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.backbones.placement import find_hosts
+from polynl_mm.runtime.tsm_optimizer import include_all_parameters
 
 
 @MODELS.register_module()
@@ -44,7 +47,9 @@ def WithPlugins(  # noqa: N802 - a registry type, named as one
     """
     cls = _find_backbone(of) if isinstance(of, str) else of
     # A copy, because ResNet3dSlowFast changes the pathway dicts it is given.
-    return insert_plugins(cls(**copy.deepcopy(backbone)), plugins)
+    arguments = copy.deepcopy(backbone)
+    _check_arguments(cls, arguments)
+    return insert_plugins(cls(**arguments), plugins)
 
 
 def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Module:
@@ -88,6 +93,8 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
     inserted = [_attach(module, *plan) for plan in planned]
     _keep_plugins_through_init_weights(module, inserted)
     _log(module, inserted)
+    if "mmaction" in sys.modules:
+        include_all_parameters()
     return module
 
 
@@ -150,24 +157,54 @@ def _build(
     module: nn.Module, path: str, entry: dict[str, Any]
 ) -> tuple[str, nn.Module, int | None]:
     """Return the plugin for a host, the name of its kind, and its num_segments."""
-    host = module.get_submodule(path)
     cls, segments = _find_plugin(entry["cfg"]), entry.get("num_segments")
-    _check_trainable(module, path, host)
-    _check_dims(cls, path, host, segments)
-    cfg = {"in_channels": _output_channels(path, host), **entry["cfg"], "type": cls}
-    try:
-        name, plugin = build_plugin_layer(cfg)
-    except TypeError as error:  # an argument the plugin does not know
-        raise ValueError(f"cfg of {cls.__name__}: {error}.") from error
-    return name, plugin, segments
+    cfg = {**entry["cfg"], "type": cls}
+    layers = _layers_before(module, path)
+    _check_trainable(module, path)
+    _check_dims(cls, path, layers, segments)
+    if "in_channels" not in cfg:
+        cfg["in_channels"] = _output_channels(path, layers)
+    _check_arguments(cls, {k: v for k, v in cfg.items() if k != "type"})
+    return *build_plugin_layer(cfg), segments
 
 
-def _check_trainable(module: nn.Module, path: str, host: nn.Module) -> None:
+def _check_arguments(cls: type[nn.Module], arguments: dict[str, Any]) -> None:
+    parameters = inspect.signature(cls).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            hint = _nearest(name, parameters) or f" It takes {', '.join(parameters)}."
+            raise ValueError(f"{cls.__name__} takes no argument {name!r}.{hint}")
+
+
+def _layers_before(module: nn.Module, path: str) -> list[nn.Module]:
+    """Return the layers whose last ones tell what the module at ``path`` gives.
+
+    They are its own or, where it has no shape of its own (an activation, say), those of
+    the Sequentials that end in it.
+    """
+    layers: list[nn.Module] = []
+    while path:
+        layers = [*module.get_submodule(path).modules()]
+        path = path.rpartition(".")[0]
+        known = any(_channels(layer) for layer in layers)
+        if known or not isinstance(module.get_submodule(path), nn.Sequential):
+            break
+    return layers
+
+
+def _channels(layer: nn.Module) -> int | None:
+    found = getattr(layer, "num_features", getattr(layer, "out_channels", None))
+    return found if isinstance(found, int) else None
+
+
+def _check_trainable(module: nn.Module, path: str) -> None:
     frozen = [m for m in module.modules() if getattr(m, "frozen_stages", -1) >= 0]
     if not frozen:
         return
     module.train(module.training)  # MMAction2's backbones freeze their stages here
-    parameters = list(host.parameters())
+    parameters = list(module.get_submodule(path).parameters())
     if parameters and not any(p.requires_grad for p in parameters):
         raise ValueError(
             f"The plugin after {path} would never train, because "
@@ -176,9 +213,9 @@ def _check_trainable(module: nn.Module, path: str, host: nn.Module) -> None:
         )
 
 
-def _feature_dims(host: nn.Module) -> int | None:
-    """Return 3 or 2 by the host's convolutions and norms, None where none says."""
-    for layer in host.modules():
+def _feature_dims(layers: list[nn.Module]) -> int | None:
+    """Return 3 or 2 by convolutions and norms, None where none says."""
+    for layer in layers:
         if isinstance(layer, nn.Conv3d | nn.BatchNorm3d):
             return 3
         if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
@@ -187,9 +224,9 @@ def _feature_dims(host: nn.Module) -> int | None:
 
 
 def _check_dims(
-    cls: type[nn.Module], path: str, host: nn.Module, segments: int | None
+    cls: type[nn.Module], path: str, layers: list[nn.Module], segments: int | None
 ) -> None:
-    dims, features = getattr(cls, "dims", None), _feature_dims(host)
+    dims, features = getattr(cls, "dims", None), _feature_dims(layers)
     if dims is None or features is None:
         return
     name = cls.__name__
@@ -211,18 +248,15 @@ def _check_dims(
         )
 
 
-def _output_channels(path: str, host: nn.Module) -> int:
+def _output_channels(path: str, layers: list[nn.Module]) -> int:
     """Return the channels after a block: those of its last norm or convolution."""
-    channels = None
-    for layer in host.modules():
-        found = getattr(layer, "num_features", getattr(layer, "out_channels", None))
-        channels = found if isinstance(found, int) else channels
-    if channels is None:
+    known = [channels for layer in layers if (channels := _channels(layer))]
+    if not known:
         raise ValueError(
             f"The channels after {path} cannot be found from its layers; give "
             "in_channels in the plugin's cfg."
         )
-    return channels
+    return known[-1]
 
 
 def _attach(

@@ -114,10 +114,7 @@ def load_safely(
             ) from error
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        raise CheckpointError(
-            f"{name} cannot be read as a checkpoint: it is truncated or damaged "
-            f"({_first_line(error)}); copy or download it again."
-        ) from error
+        raise CheckpointError(_unreadable(file, name)) from error
     return _without_instructions(loaded, name)
 
 
@@ -265,7 +262,7 @@ def _check_is_file(path: str, name: str) -> None:
             if not reason and siblings:
                 shown = ", ".join(sorted(siblings)[:5])
                 reason = f"; the checkpoints in its folder are {shown}"
-        raise CheckpointError(f"The checkpoint {name} does not exist{reason}.")
+        raise CheckpointError(f"The checkpoint {name} does not exist{reason}")
     if osp.getsize(path) == 0:
         raise CheckpointError(f"The checkpoint {name} is an empty file.")
 
@@ -288,6 +285,21 @@ def _refusal(name: str, message: str) -> CheckpointError:
         f"{name} is not a checkpoint that can be read safely, and nothing in it was "
         f"run ({detail.strip()[:200]})."
     )
+
+
+def _unreadable(file: Any, name: str) -> str:
+    with contextlib.ExitStack() as stack:
+        if isinstance(file, (str, os.PathLike)):
+            file = stack.enter_context(open(file, "rb"))
+        file.seek(0)
+        start = file.read(2)
+    # torch.save writes a zip archive or, in its old form, a pickle.
+    if start == b"PK" or start[:1] == b"\x80":
+        return (
+            f"{name} cannot be read as a checkpoint: it is truncated or damaged; copy "
+            "or download it again."
+        )
+    return f"{name} is not a checkpoint: torch.save did not write it."
 
 
 def _first_line(error: BaseException) -> str:

@@ -72,10 +72,10 @@ def compare(model: torch.nn.Module, checkpoint: dict) -> Match:
         else:
             match.matched += 1
     match.unexpected = [key for key in given if key not in own]
-    if match.missing or match.unexpected:
-        _take_out_renamed(model, given, match)
     # Batch norms of old checkpoints have no such counter.
     match.missing = [k for k in match.missing if "num_batches_tracked" not in k]
+    if match.missing or match.unexpected:
+        _take_out_renamed(model, given, match)
     return match
 
 

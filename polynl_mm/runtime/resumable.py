@@ -54,7 +54,8 @@ class EpochSeedHook(Hook):
     Whether the run came here in one go or was resumed then makes no difference. With
     an iteration-based loop the same holds of every iteration in the main process;
     its data workers replay what they skipped (MMEngine advances the data to where
-    the run stopped), so they need ``num_workers`` >= 1 to come out the same.
+    the run stopped), so they need ``num_workers`` >= 1 and an ``InfiniteSampler``,
+    MMEngine's usual choice there, to come out the same.
 
     The train dataloader must have ``persistent_workers=False``: workers that outlive
     an epoch carry their random state over it. :func:`make_resumable` sees to that.

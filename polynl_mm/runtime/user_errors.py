@@ -82,6 +82,7 @@ def explain(error: BaseException) -> str | None:
             _explain_own(link)
             or _explain_registry(link)
             or _explain_argument(link)
+            or _explain_optimizer(link)
             or _explain_syntax(link)
         )
         if sentence:
@@ -180,21 +181,50 @@ def _registered_names(registry) -> set[str]:
 
 
 def _explain_argument(error: BaseException) -> str | None:
-    if not isinstance(error, TypeError) or not BAD_ARGUMENT.search(str(error)):
-        return None
-    frames = _frames(error)
-    if not frames or frames[-1].f_code.co_name != "build_from_cfg":
-        return None
-    built = frames[-1].f_locals.get("obj_cls")
-    given = re.search(r"keyword argument '(\w+)'", str(error))
+    built = _being_constructed(error)
     if built is None:
         return None
     name = getattr(built, "__name__", str(built))
+    if isinstance(error, AssertionError):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return (
+            f"{name} does not accept its arguments in the config: "
+            f"{str(error) or last.line} (POLYNL_DEBUG=1 shows where)"
+        )
+    if not isinstance(error, TypeError) or not BAD_ARGUMENT.search(str(error)):
+        return None
+    given = re.search(r"keyword argument '(\w+)'", str(error))
     if given is None:
         return f"The config of {name} does not fit: {error}"
     allowed = [p for p in inspect.signature(built).parameters if p != "kwargs"]
     hint = did_you_mean(given[1], allowed) or f"; it takes {', '.join(allowed)}"
     return f"{name} takes no argument {given[1]!r} (given in the config){hint}"
+
+
+def _being_constructed(error: BaseException) -> object | None:
+    """Return the class whose constructor, called from a config, raised the error."""
+    frames = _frames(error)
+    names = [frame.f_code.co_name for frame in frames]
+    if "build_from_cfg" not in names:
+        return None
+    last = len(names) - 1 - names[::-1].index("build_from_cfg")
+    if len(names) > last + 1 and names[last + 1] != "__init__":
+        return None
+    return frames[last].f_locals.get("obj_cls")
+
+
+def _explain_optimizer(error: BaseException) -> str | None:
+    # MMEngine looks the optimizer's class up, gets None, and inspects that.
+    if not isinstance(error, TypeError) or "None is not a callable" not in str(error):
+        return None
+    for frame in _frames(error):
+        cfg = frame.f_locals.get("optimizer_cfg")
+        if isinstance(cfg, dict) and "type" in cfg:
+            from mmengine.registry import OPTIMIZERS
+
+            hint = did_you_mean(str(cfg["type"]), OPTIMIZERS.module_dict)
+            return f"The config asks for the unknown optimizer {cfg['type']!r}{hint}"
+    return None
 
 
 def _explain_syntax(error: BaseException) -> str | None:

@@ -1,0 +1,447 @@
+"""The main job: Bookends with and without PolyNL3d, from videos to a picture."""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
+from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.user_errors import UserError, user_errors
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    "no_plugin": "configs/bookends/slowonly_r18_2xb16-8x2x1-5e_bookends-rgb.py",
+    "poly_nl": "configs/bookends/slowonly_r18-polynl_2xb16-8x2x1-5e_bookends-rgb.py",
+}
+TITLES = {"no_plugin": "no plugin", "poly_nl": "PolyNL3d"}
+CHANCE = 0.5
+PROCESSES = 2
+INPUT_SHAPE = (1, 3, 8, 64, 64)  # (B, C, T, H, W), what the configs feed
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much data and training a quickstart takes."""
+
+    data: str
+    work_dir: str
+    parameters: BookendsParameters
+    epochs: int
+    batch_size: int  # clips, on each process
+
+
+FULL = Size(
+    data="data/bookends",
+    work_dir="work_dirs/quickstart",
+    parameters=BookendsParameters(),
+    epochs=5,
+    batch_size=16,
+)
+# Fewer colours are learned from fewer clips, and half the batch gives twice the steps.
+FAST = Size(
+    data="data/bookends_fast",
+    work_dir="work_dirs/quickstart_fast",
+    parameters=BookendsParameters(
+        train=1000, val=240, colours=("red", "green", "blue", "yellow")
+    ),
+    epochs=3,
+    batch_size=8,
+)
+
+
+def read_scalars(path: str | Path) -> list[dict]:
+    """Read the ``scalars.json`` of an MMEngine run.
+
+    Args:
+        path (str | Path): The file: one JSON object on each line.
+
+    Returns:
+        list[dict]: The objects. A last line that is still being written is left out.
+    """
+    records = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def find_scalars(run: str | Path) -> Path | None:
+    """Find the newest ``scalars.json`` below the work dir of a run.
+
+    Args:
+        run (str | Path): The work dir.
+
+    Returns:
+        Path | None: The file, if there is one yet.
+    """
+    found = Path(run).glob("*/vis_data/scalars.json")
+    return max(found, key=lambda path: path.parts[-3], default=None)
+
+
+def accuracy_curve(records: Sequence[Mapping]) -> list[float]:
+    """Return the validation accuracies of a run.
+
+    Args:
+        records (Sequence[Mapping]): From :func:`read_scalars`.
+
+    Returns:
+        list[float]: Top-1 accuracy from 0 to 1, one for each epoch.
+    """
+    return [record["acc/top1"] for record in records if "acc/top1" in record]
+
+
+def seconds_per_epoch(records: Sequence[Mapping]) -> float:
+    """Return how long a training epoch took, without validation and checkpoints.
+
+    Args:
+        records (Sequence[Mapping]): From :func:`read_scalars`.
+
+    Returns:
+        float: Seconds, the mean over the epochs; nan if there was no training.
+    """
+    seconds, seen, epochs = 0.0, 0, 0
+    for record in records:
+        if "loss" in record:
+            # `time` is seconds per iteration since shortly before the last record.
+            seconds += record["time"] * (record["step"] - seen)
+            seen, epochs = record["step"], max(epochs, record["epoch"])
+    return seconds / epochs if epochs else float("nan")
+
+
+def measure_model(config: str | Path) -> dict[str, float]:
+    """Count the parameters of a config's model and the operations of one clip.
+
+    Args:
+        config (str | Path): The config file.
+
+    Returns:
+        dict[str, float]: ``parameters``, and ``gflops``: 10^9 floating-point
+        operations, where a multiplication and an addition are two.
+    """
+    import torch
+    from mmengine.registry import MODELS, init_default_scope
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from polynl_mm.runtime import require_mmaction2
+    from polynl_mm.runtime.configs import load_config
+
+    with warnings.catch_warnings():
+        # Of the stack's imports; the user can do nothing about them.
+        warnings.simplefilter("ignore")
+        require_mmaction2()
+        cfg = load_config(str(config))
+        init_default_scope("mmaction")
+        model = MODELS.build(cfg.model).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.cls_head(model.backbone(torch.zeros(INPUT_SHAPE)))
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gflops": counter.get_total_flops() / 1e9,
+    }
+
+
+def format_table(results: Mapping[str, Mapping]) -> str:
+    """Lay the results out as a table.
+
+    Args:
+        results (Mapping[str, Mapping]): For each name in ``CONFIGS``: ``top1``,
+            ``parameters``, ``gflops`` and ``seconds_per_epoch``.
+
+    Returns:
+        str: Lines of equal width.
+    """
+    row = "{:<10} {:>8} {:>11} {:>8} {:>8}".format
+    lines = [row("", "top-1", "parameters", "GFLOPs", "s/epoch")]
+    for name in CONFIGS:
+        result = results[name]
+        lines.append(
+            row(
+                TITLES[name],
+                f"{result['top1']:.1%}",
+                f"{result['parameters']:,}",
+                f"{result['gflops']:.3f}",
+                f"{result['seconds_per_epoch']:.1f}",
+            )
+        )
+    return "\n".join(lines)
+
+
+def plot_accuracy(curves: Mapping[str, Sequence[float]], path: str | Path) -> None:
+    """Draw the validation accuracies against the epochs.
+
+    Args:
+        curves (Mapping[str, Sequence[float]]): For each name in ``CONFIGS``, top-1
+            from 0 to 1 after each epoch.
+        path (str | Path): The picture to write, PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it would set the process's backend, and looks for a display.
+    figure = Figure(figsize=(6.4, 4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    styles = {"no_plugin": ("tab:gray", "s"), "poly_nl": ("tab:blue", "o")}
+    for name, curve in curves.items():
+        colour, marker = styles[name]
+        epochs = range(1, len(curve) + 1)
+        percent = [100 * top1 for top1 in curve]
+        axes.plot(epochs, percent, color=colour, marker=marker, label=TITLES[name])
+    axes.axhline(100 * CHANCE, color="black", linestyle=":", label="chance")
+    last = max(map(len, curves.values()))
+    axes.set(
+        title="Bookends: do first and last disc have the same colour?",
+        xlabel="epoch",
+        ylabel="validation top-1 (%)",
+        xlim=(0, last + 0.2),
+        ylim=(30, 102),
+        xticks=range(last + 1),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center right")
+    with renamed_when_complete(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def run_tool(command: Sequence[str], log: Path, watch=lambda: None) -> None:
+    """Run one of the tools, with its output in a file.
+
+    Args:
+        command (Sequence[str]): Program and arguments.
+        log (Path): Where the output goes.
+        watch (Callable): Called every half second while the tool runs.
+
+    Raises:
+        UserError: If the tool fails; its last lines are printed first.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHON": sys.executable},
+        )
+        with ended_on_error(process):
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+                watch()
+    if process.returncode:
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            print("".join(deque(lines, 30)), file=sys.stderr)
+        raise UserError(
+            f"{Path(command[1]).name} ended with status {process.returncode}; its "
+            f"last lines are above, all of them in {log}."
+        )
+
+
+@contextlib.contextmanager
+def ended_on_error(process: subprocess.Popen) -> Iterator[None]:
+    """Leave no training behind when this process is interrupted or fails.
+
+    Args:
+        process (subprocess.Popen): What to end.
+
+    Yields:
+        None: Nothing.
+    """
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+
+
+class EpochReporter:
+    """Prints a line for each epoch that a run has finished.
+
+    Args:
+        run (Path): The work dir of the run.
+        title (str): What to call it.
+        epochs (int): How many epochs it will have.
+    """
+
+    def __init__(self, run: Path, title: str, epochs: int):
+        self.run, self.title, self.epochs = run, title, epochs
+        self.reported = 0
+
+    def __call__(self) -> None:
+        """Print what is new since the last call."""
+        path = find_scalars(self.run)
+        curve = accuracy_curve(read_scalars(path)) if path else []
+        for epoch in range(self.reported, len(curve)):
+            print(
+                f"  {self.title}, epoch {epoch + 1} of {self.epochs}: "
+                f"validation top-1 {curve[epoch]:.1%}",
+                flush=True,
+            )
+        self.reported = len(curve)
+
+
+def config_options(size: Size) -> list[str]:
+    """Return the ``--cfg-options`` that adapt the configs to a size.
+
+    Args:
+        size (Size): How much to train, on which data.
+
+    Returns:
+        list[str]: ``--cfg-options`` and its arguments.
+    """
+    options = [
+        f"train_cfg.max_epochs={size.epochs}",
+        f"param_scheduler.1.T_max={size.epochs}",
+        f"train_dataloader.batch_size={size.batch_size}",
+    ]
+    for split, loaders in {"train": ["train"], "val": ["val", "test"]}.items():
+        for loader in loaders:
+            dataset = f"{loader}_dataloader.dataset"
+            options.append(f"{dataset}.ann_file={size.data}/{split}.txt")
+            options.append(f"{dataset}.data_prefix.video={size.data}")
+    return ["--cfg-options", *options]
+
+
+def train_and_test(
+    name: str, size: Size, work_dir: Path, seed: int
+) -> tuple[dict[str, float | str], list[float]]:
+    """Train one of the two models through dist_train.sh, evaluate its checkpoint.
+
+    Args:
+        name (str): A key of ``CONFIGS``.
+        size (Size): How much to train.
+        work_dir (Path): Where the quickstart's results go.
+        seed (int): The seed of the training.
+
+    Returns:
+        tuple[dict, list[float]]: The entry of results.json, and the validation
+        accuracy after each epoch.
+    """
+    run, config = work_dir / name, CONFIGS[name]
+    options = config_options(size)
+    processes = str(PROCESSES)
+    print(f"Training {TITLES[name]} ({config})", flush=True)
+    train = ["bash", "tools/dist_train.sh", config, processes]
+    train += ["--work-dir", str(run), "--seed", str(seed), *options]
+    reporter = EpochReporter(run, TITLES[name], size.epochs)
+    run_tool(train, work_dir / f"{name}_train.log", reporter)
+    reporter()
+
+    # The last checkpoint, not the best: choosing by the validation clips would
+    # flatter both models.
+    checkpoint = run / f"epoch_{size.epochs}.pth"
+    metrics = run / "metrics.json"
+    test = ["bash", "tools/dist_test.sh", config, str(checkpoint), processes]
+    test += ["--work-dir", str(run / "test"), "--metrics", str(metrics), *options]
+    run_tool(test, work_dir / f"{name}_test.log")
+    records = read_scalars(find_scalars(run))
+    result = {
+        "top1": json.loads(metrics.read_text(encoding="utf-8"))["acc/top1"],
+        **measure_model(ROOT / config),
+        "seconds_per_epoch": seconds_per_epoch(records),
+        "checkpoint": str(checkpoint),
+    }
+    return result, accuracy_curve(records)
+
+
+def quickstart(size: Size, work_dir: Path, seed: int) -> dict:
+    """Generate, train, evaluate and draw.
+
+    Args:
+        size (Size): How much of it.
+        work_dir (Path): Where the results go. What an earlier quickstart left there
+            is removed first.
+        seed (int): The seed of both trainings.
+
+    Returns:
+        dict: The content of ``results.json``.
+    """
+    for name in CONFIGS:
+        shutil.rmtree(work_dir / name, ignore_errors=True)
+    for stale in ("results.json", "accuracy.png"):
+        (work_dir / stale).unlink(missing_ok=True)
+    start = time.monotonic()
+    generate_bookends(ROOT / size.data, size.parameters, jobs=PROCESSES)
+    results, curves = {}, {}
+    for name in CONFIGS:
+        results[name], curves[name] = train_and_test(name, size, work_dir, seed)
+        results[name]["validation_top1"] = curves[name]
+    results.update(
+        chance=CHANCE,
+        train_clips=size.parameters.train,
+        val_clips=size.parameters.val,
+        epochs=size.epochs,
+        seed=seed,
+        seconds=time.monotonic() - start,
+    )
+    plot_accuracy(curves, work_dir / "accuracy.png")
+    write_json(work_dir / "results.json", results)
+    return results
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line of ``tools/quickstart.py``.
+
+    Args:
+        argv (Sequence[str], optional): Arguments; by default those of the process.
+
+    Returns:
+        argparse.Namespace: The arguments.
+    """
+    parser = argparse.ArgumentParser(
+        description="Generate the Bookends videos, train a small recognizer without "
+        "and with PolyNL3d on two processes, evaluate both, write a table and a "
+        "picture."
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="fewer clips, colours and epochs: under two minutes",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of both trainings")
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        help=f"where results go (default: {FULL.work_dir}, {FAST.work_dir})",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the quickstart from the command line.
+
+    Args:
+        argv (Sequence[str], optional): Arguments; by default those of the process.
+
+    Raises:
+        SystemExit: With one sentence if something cannot work.
+    """
+    args = parse_args(argv)
+    size = FAST if args.fast else FULL
+    # The default belongs to the checkout, what the user gives to where they stand.
+    work_dir = args.work_dir.resolve() if args.work_dir else ROOT / size.work_dir
+    # Like Ctrl-C, so that no training is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with user_errors():
+        results = quickstart(size, work_dir, args.seed)
+    print(f"\n{format_table(results)}\n")
+    print(
+        f"Everything is in {work_dir}: results.json, accuracy.png, checkpoints and "
+        f"logs. Try another block: change plugins= in {CONFIGS['poly_nl']}."
+    )

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Set up the environment, then run the linters and the tests:
+#
+#   bash tests/run.sh [arguments of pytest]
+#
+# POLYNL_ENV=active uses the active Python environment instead of .venv.
+set -euo pipefail
+
+. "$(dirname "${BASH_SOURCE[0]}")/../tools/setup_env.sh"
+set_up_environment tests
+# pytest finds tests and options from here; paths among the arguments are relative to it.
+cd "$ROOT"
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+exec "$PYTHON" -m pytest tests "$@"

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import nn
+
+from polynl_mm.runtime.checkpoints import CheckpointError
+from polynl_mm.runtime.model_match import check_anything_fits, check_complete, compare
+
+
+def network(classes=3):
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, classes))
+
+
+def test_same_model_fits_bare_wrapped_and_old():
+    weights = network().state_dict()
+    check_complete(network(), weights, "c.py", "e.pth")
+    wrapped = {f"module.{key}": value for key, value in weights.items()}
+    check_complete(network(), {"state_dict": wrapped}, "c.py", "e.pth")
+    del weights["1.num_batches_tracked"]
+    check_complete(network(), weights, "c.py", "e.pth")
+
+
+def test_another_model_names_files_counts_and_examples():
+    weights = network().state_dict()
+    del weights["0.bias"], weights["2.bias"]
+    weights["extra"] = torch.zeros(1)
+    sentence = (
+        r"e\.pth is of another model than c\.py: 2 keys missing \(such as 0\.bias\), "
+        r"1 keys unexpected \(such as extra\)"
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        check_complete(network(), {"state_dict": weights}, "c.py", "e.pth")
+    with pytest.raises(CheckpointError, match=r"2 keys of another shape .*2\.weight"):
+        check_complete(network(7), network().state_dict(), "c.py", "e.pth")
+
+
+def test_fine_tuning_needs_something_in_common():
+    check_anything_fits(network(7), network().state_dict(), "c.py", "e.pth")
+    part = {"0.weight": torch.zeros(5, 4)}
+    check_anything_fits(network(), part, "c.py", "e.pth")
+    with pytest.raises(CheckpointError, match="nothing in common"):
+        check_anything_fits(network(), {"x": torch.zeros(1)}, "c.py", "e.pth")
+    with pytest.raises(CheckpointError, match="dict of weights"):
+        check_anything_fits(network(), torch.zeros(1), "c.py", "e.pth")
+
+
+def test_modules_that_read_older_names_are_heard():
+    class Renamed(nn.Linear):
+        def _load_from_state_dict(self, state_dict, prefix, *args):
+            old = prefix + "kernel"
+            if old in state_dict:
+                state_dict[prefix + "weight"] = state_dict.pop(old)
+            super()._load_from_state_dict(state_dict, prefix, *args)
+
+    model = nn.Sequential(Renamed(2, 2))
+    weights = {"0.kernel": torch.ones(2, 2), "0.bias": torch.zeros(2)}
+    match = compare(model, weights)
+    assert match.exact and match.matched == 2

@@ -1,0 +1,108 @@
+# ruff: noqa: RUF005  (an option and its value stay together)
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from polynl_mm.runtime.configs import load_config
+from polynl_mm.runtime.prediction import count_readable_frames, read_frames
+
+
+@pytest.fixture(scope="module")
+def untrained(tiny_config, tmp_path_factory):
+    """The tiny config and a checkpoint of its untrained weights."""
+    from mmaction.registry import MODELS
+    from mmaction.utils import register_all_modules
+
+    register_all_modules()
+    folder = tmp_path_factory.mktemp("untrained")
+    config = tiny_config(folder / "tiny.py")
+    torch.manual_seed(0)
+    model = MODELS.build(load_config(str(config)).model)
+    torch.save({"state_dict": model.state_dict()}, folder / "tiny.pth")
+    return str(config), str(folder / "tiny.pth")
+
+
+def test_prints_classes_with_probabilities(
+    untrained, tool, tiny_dataset, tmp_path, capsys
+):
+    labels, out = tmp_path / "labels.txt", tmp_path / "p.json"
+    labels.write_text("juggling\nrowing a boat\n")
+    video = tiny_dataset / "videos" / "3.mp4"
+    status = tool("predict").main(
+        [*untrained, str(video), "--labels", str(labels), "--json", str(out)]
+        + ["--out-dir", str(tmp_path / "out"), "--device", "cpu"]
+    )
+    assert status == 0
+    said = capsys.readouterr().out
+    assert "juggling" in said and "rowing a boat" in said
+    (record,) = json.loads(out.read_text())
+    assert sum(record["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert record["probabilities"] == sorted(record["probabilities"], reverse=True)
+    copy = tmp_path / "out" / "3_predicted.mp4"
+    assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+    assert count_readable_frames(copy)[0] == count_readable_frames(video)[0] == 8
+    before, after = (read_frames(p, np.arange(1))[0] for p in (video, copy))
+    changed = np.abs(before.astype(int) - after.astype(int)).max(-1) > 60
+    assert 0.01 < changed.mean() < 0.7, "the text must cover a part of the frame"
+
+
+def test_unreadable_videos_do_not_disturb_the_others(
+    untrained, tool, tiny_dataset, tmp_path, capfd
+):
+    text, empty = tmp_path / "text.mp4", tmp_path / "empty.mp4"
+    text.write_text("no video")
+    empty.touch()
+    good = tiny_dataset / "videos" / "0.mp4"
+    half = tmp_path / "half.mp4"
+    half.write_bytes(good.read_bytes()[:500])
+    bad = [text, empty, half, tmp_path / "absent.mp4", tmp_path]
+    status = tool("predict").main([*untrained, *map(str, [*bad, good])])
+    assert status == 1
+    said = capfd.readouterr()
+    assert f"{good}:" in said.out
+    errors = [x for x in said.err.splitlines() if x.startswith("Error: ")]
+    assert len(errors) == len(bad)
+    for video, sentence in zip(bad, errors, strict=True):
+        assert str(video) in sentence
+
+
+def test_real_clips_the_damaged_one_too(
+    untrained, tool, shared_videos, tmp_path, capfd
+):
+    videos = sorted(map(str, shared_videos.iterdir()))
+    out = tmp_path / "p.json"
+    # Frames from the whole clip, so that the damaged ones are among them.
+    spread = ["--cfg-options", "test_pipeline.1.frame_interval=12"]
+    status = tool("predict").main([*untrained, *videos, "--json", str(out), *spread])
+    assert status == 0
+    records = {r["video"].split("/")[-1]: r for r in json.loads(out.read_text())}
+    assert len(records) == len(videos)
+    assert records["corrupted.mp4"]["note"].startswith("28 of 50 frames")
+    assert all(not r["note"] for n, r in records.items() if n != "corrupted.mp4")
+    assert "h264" not in capfd.readouterr().err
+
+
+def test_frames_come_in_the_order_asked_for(tmp_path):
+    path = tmp_path / "grey.mp4"
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 64))
+    for level in range(0, 250, 25):
+        out.write(np.full((64, 64, 3), level, np.uint8))
+    out.release()
+    frames = read_frames(str(path), np.array([7, 2, 2, 0]))
+    levels = [round(frame.mean() / 25) for frame in frames]
+    assert levels == [7, 2, 2, 0]
+
+
+def test_config_that_reads_no_videos(untrained, tool, tmp_path, capsys):
+    config, checkpoint = untrained
+    with pytest.raises(SystemExit):
+        tool("predict").main(
+            [config, checkpoint, "a.mp4", "--cfg-options"]
+            + ["test_pipeline.0.type=RawFrameDecode"]
+        )
+    assert "does not read videos" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool("predict").main([config, checkpoint, "a.mp4", "--top-k", "0"])
