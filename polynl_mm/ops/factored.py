@@ -121,7 +121,10 @@ def compact_generalized_dot(
     Raises:
         ValueError: If ``groups`` does not divide K.
     """
-    return _apply_series(theta, phi, g, groups, scale, [0.0, 1.0])
+    with without_autocast(g):
+        theta, phi, g = _split_wide(theta, phi, g, groups)
+        moment = _inner_product(phi, g) / _divisor(theta, scale)
+        return (moment * theta).flatten(1, 2)
 
 
 def compact_generalized_rbf(
@@ -160,34 +163,38 @@ def compact_generalized_rbf(
         beta * (2 * gamma) ** power / math.factorial(power)
         for power in range(order + 1)
     ]
-    return _apply_series(theta, phi, g, groups, scale, series)
-
-
-def _apply_series(
-    theta: Tensor,
-    phi: Tensor,
-    g: Tensor,
-    groups: int,
-    scale: bool,
-    series: list[float],
-) -> Tensor:
-    """Sum g over a group by the kernel ``sum_k series[k] (theta phi)^k``."""
-    _check_divides("groups", groups, theta.shape[1])
-    wide = accumulate_dtype(theta, phi, g)
     with without_autocast(g):
-        theta, phi, g = (
-            t.unflatten(1, (groups, -1)) for t in cast(wide, theta, phi, g)
-        )  # (B, groups, K / groups, N)
-        divisor = (theta.shape[2] * theta.shape[3]) ** 0.5 if scale else 1.0
-        moments = []
-        for power, factor in enumerate(series):
-            g = g * phi if power else g
-            moment = g.sum(dim=(2, 3), keepdim=True)  # (B, groups, 1, 1)
-            moments.append(moment * (factor / divisor))
+        theta, phi, g = _split_wide(theta, phi, g, groups)
+        moments = [g.sum(dim=(2, 3), keepdim=True)]
+        for power in range(1, order + 1):
+            g = g * phi if power > 1 else g
+            moments.append(_inner_product(phi, g))
+        divisor = _divisor(theta, scale)
+        moments = [m * (c / divisor) for c, m in zip(series, moments, strict=True)]
         y = moments[-1].expand_as(theta)
         for moment in moments[-2::-1]:
-            y = y * theta + moment
+            y = torch.addcmul(moment, y, theta)
         return y.flatten(1, 2)
+
+
+def _split_wide(
+    theta: Tensor, phi: Tensor, g: Tensor, groups: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the inputs in float32 or better, (B, groups, K / groups, N)."""
+    _check_divides("groups", groups, theta.shape[1])
+    wide = cast(accumulate_dtype(theta, phi, g), theta, phi, g)
+    return tuple(t.unflatten(1, (groups, -1)) for t in wide)
+
+
+def _inner_product(phi: Tensor, g: Tensor) -> Tensor:
+    """Return each group's inner product, (B, groups, 1, 1)."""
+    # By channel first: no product of their size is made, and shorter sums round less.
+    by_channel = torch.einsum("bgcn,bgcn->bgc", phi, g)
+    return by_channel.sum(dim=2).unflatten(1, (-1, 1, 1))
+
+
+def _divisor(theta: Tensor, scale: bool) -> float:
+    return (theta.shape[2] * theta.shape[3]) ** 0.5 if scale else 1.0
 
 
 def _check_divides(name: str, parts: int, channels: int) -> None:

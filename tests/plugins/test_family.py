@@ -1,0 +1,228 @@
+"""Every plugin against its reference, and what all of them promise."""
+
+import pytest
+import torch
+from closeness import assert_close, assert_equal_to_reference
+from mmcv.cnn import build_plugin_layer
+from torch import nn
+
+import polynl_mm
+from polynl_mm.ops import reference
+from polynl_mm.plugins import (
+    compact_generalized_nl,
+    criss_cross,
+    double_attention,
+    efficient_attention,
+    global_context,
+    non_local_stage,
+    pyramid_nl,
+    spectral_nl,
+)
+
+
+def pyramid_reference(theta, phi, g, *, scale):
+    """Attend to regions already pooled; pooling itself is held to by its own tests."""
+    levels = zip(phi, g, strict=True)
+    return sum(reference.gaussian(theta, k, v, scale=scale) for k, v in levels) / len(g)
+
+
+# id: (registered name without its dimension, arguments, module, {function: reference})
+CASES = {
+    "double_attention": ("DoubleAttention", {}, double_attention, ["double_attention"]),
+    "efficient_attention": (
+        "EfficientAttention",
+        dict(reduction=1, heads=4),
+        efficient_attention,
+        ["efficient_attention"],
+    ),
+    "global_context": ("GlobalContext", {}, global_context, ["global_context"]),
+    "cgnl_dot": (
+        "CompactGeneralizedNL",
+        dict(groups=2),
+        compact_generalized_nl,
+        ["compact_generalized_dot"],
+    ),
+    "cgnl_rbf": (
+        "CompactGeneralizedNL",
+        dict(groups=2, kernel="rbf", gamma=0.1, scale=True),
+        compact_generalized_nl,
+        ["compact_generalized_rbf"],
+    ),
+    "criss_cross": ("CrissCross", dict(recurrence=2), criss_cross, ["criss_cross"]),
+    "pyramid": ("PyramidNL", {}, pyramid_nl, ["pyramid_non_local"]),
+    "snl": ("SpectralNL", {}, spectral_nl, ["spectral"]),
+    "gsnl_stable": (
+        "SpectralNL",
+        dict(order=2, stable=True, num_units=2),
+        spectral_nl,
+        ["spectral"],
+    ),
+    "chebyshev_4": ("SpectralNL", dict(order=4), spectral_nl, ["spectral"]),
+    "non_local_stage": (
+        "NonLocalStage",
+        dict(num_units=2),
+        non_local_stage,
+        ["non_local_stage"],
+    ),
+}
+ALL_KINDS = sorted({name[:-2] for name in polynl_mm.__all__ if name.endswith("3d")})
+POSITIONS = {2: [(7, 5), (1, 1)], 3: [(3, 5, 4), (1, 1, 1)]}
+
+
+def make(kind, dims, **arguments):
+    return getattr(polynl_mm, f"{kind}{dims}d")(**arguments)
+
+
+def wake(plugin):
+    """Move a plugin away from the identity, in every parameter."""
+    torch.manual_seed(0)
+    for name, parameter in plugin.named_parameters():
+        if name in ("alpha", "beta", "gamma"):
+            nn.init.uniform_(parameter, 0.3, 0.6)
+        elif parameter.dim() == 1:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+        else:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return plugin
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("one", [False, True], ids=["odd", "N1"])
+@pytest.mark.parametrize(
+    "dims, axes",
+    [
+        (2, "spacetime"),
+        (2, "space"),
+        (3, "spacetime"),
+        (3, "space"),
+        (3, "time"),
+    ],
+)
+@pytest.mark.parametrize("case", CASES)
+def test_equals_reference(case, dims, axes, one, batch, dtype, monkeypatch):
+    kind, arguments, module, functions = CASES[case]
+    plugin = wake(make(kind, dims, in_channels=8, axes=axes, **arguments)).to(dtype)
+    # Statistics of single numbers: a norm in training mode would divide by nothing.
+    plugin.eval()
+    x = torch.randn(batch, 8, *POSITIONS[dims][one], dtype=dtype)
+    parameters = dict(plugin.named_parameters())
+
+    def run(x, **parameters):
+        return torch.func.functional_call(plugin, parameters, (x,))
+
+    def run_reference(x, **parameters):
+        with monkeypatch.context() as patch:
+            for name in functions:
+                slow = (
+                    pyramid_reference
+                    if name == "pyramid_non_local"
+                    else getattr(reference, name)
+                )
+                patch.setattr(module, name, slow)
+            return run(x, **parameters)
+
+    assert_equal_to_reference(run, run_reference, {"x": x, **parameters})
+
+
+@pytest.mark.parametrize("case", [*CASES, "poly_nl"])
+@pytest.mark.parametrize("axes", ["space", "time"])
+def test_axes_limit_what_is_seen(case, axes):
+    kind, arguments = CASES[case][:2] if case in CASES else ("PolyNL", {})
+    limited, whole = dict(arguments), dict(arguments)
+    if kind == "PyramidNL":
+        limited["grids"] = {"space": ((1, 1), (2, 3)), "time": ((1,), (2,))}[axes]
+        whole["grids"] = {
+            "space": ((1, 1, 1), (1, 2, 3)),
+            "time": ((1, 1, 1), (2, 1, 1)),
+        }[axes]
+    limited = wake(make(kind, 3, in_channels=8, axes=axes, **limited)).double().eval()
+    whole = make(kind, 3, in_channels=8, **whole).double().eval()
+    whole.load_state_dict(limited.state_dict())
+    if kind == "CompactGeneralizedNL":
+        # Its group norm sees the whole clip whatever the axes: not part of the test.
+        limited.norm, whole.norm = nn.Identity(), nn.Identity()
+    x = torch.randn(2, 8, 3, 4, 5, dtype=torch.float64)
+    if axes == "space":
+        parts = [whole(frame) for frame in x.split(1, dim=2)]
+        expected = torch.cat(parts, dim=2)
+    else:
+        columns = [column.split(1, dim=4) for column in x.split(1, dim=3)]
+        rows = [torch.cat([whole(p) for p in row], dim=4) for row in columns]
+        expected = torch.cat(rows, dim=3)
+    assert_close(limited(x), expected, axes)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_identity_at_the_start_and_trainable(kind, dims):
+    plugin = make(kind, dims, in_channels=16)
+    x = torch.randn(2, 16, *[4] * dims)
+    assert torch.equal(plugin(x), x)
+    # The identity must not be a trap: some weight has a gradient there.
+    plugin(x).square().mean().backward()
+    gradients = [p.grad for p in plugin.parameters() if p.grad is not None]
+    assert any(g.abs().max() > 0 for g in gradients)
+    assert not torch.equal(make(kind, dims, in_channels=16, zero_init=False)(x), x)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_every_weight_learns(kind):
+    plugin = wake(make(kind, 3, in_channels=16))
+    plugin(torch.randn(2, 16, 3, 4, 5)).square().mean().backward()
+    for name, parameter in plugin.named_parameters():
+        assert parameter.grad is not None, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_autocast_stays_finite_and_keeps_the_type(kind, dtype):
+    plugin = wake(make(kind, 3, in_channels=8))
+    x = torch.randn(1, 8, 4, 20, 20).mul(30).requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
+        y = plugin(x)
+    assert y.dtype == x.dtype
+    y.mean().backward()
+    assert y.isfinite().all() and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_compile_and_export_equal_eager(kind):
+    plugin = wake(make(kind, 3, in_channels=8)).eval()
+    x = torch.randn(2, 8, 3, 4, 5)
+    expected = plugin(x)
+    compiled = torch.compile(plugin, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(x), expected, atol=1e-5)
+    with torch.no_grad():
+        exported = torch.export.export(plugin, (x,)).module()
+        assert torch.allclose(exported(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_builds_through_mmcv_and_names_bad_features(kind):
+    _, layer = build_plugin_layer(dict(type=f"{kind}2d"), in_channels=16)
+    with pytest.raises(ValueError, match=r"takes features of shape \(B, C, H, W\)"):
+        layer(torch.zeros(1, 16, 2, 2, 2))
+    with pytest.raises(ValueError, match="got features of 3 channels"):
+        layer(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match="axes is one of"):
+        make(kind, 3, in_channels=16, axes="everywhere")
+
+
+@pytest.mark.parametrize(
+    "kind, arguments, message",
+    [
+        ("DoubleAttention", dict(reduction=0), "reduction is a whole number from 1"),
+        ("EfficientAttention", dict(heads=3), "heads=3 does not divide the 8 inner"),
+        ("GlobalContext", dict(reduction=99), "from 1 to 16, not 99"),
+        ("CompactGeneralizedNL", dict(groups=5), "groups=5 does not divide"),
+        ("CompactGeneralizedNL", dict(kernel="sum"), "kernel is one of .*'rbf'"),
+        ("CrissCross", dict(recurrence=0), "recurrence is a whole number from 1"),
+        ("PyramidNL", dict(grids=[(1, 1)]), "for each of 3 axes"),
+        ("SpectralNL", dict(order=0), "order is a whole number from 1 to 16, not 0"),
+        ("NonLocalStage", dict(num_units=0), "num_units is a whole number from 1"),
+    ],
+)
+def test_bad_arguments_are_named(kind, arguments, message):
+    with pytest.raises(ValueError, match=f"{kind}3d: .*{message}|{message}"):
+        make(kind, 3, in_channels=16, **arguments)
