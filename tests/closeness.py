@@ -25,8 +25,14 @@ def assert_equal_to_reference(fast, reference, tensors: dict[str, Tensor]) -> No
     expected, expected_gradients = _differentiate(reference, tensors)
     output, gradients = _differentiate(fast, tensors)
     assert_close(output, expected, "output")
+    largest = max(g.abs().max() for g in expected_gradients.values())
+    rounding = 1e3 * torch.finfo(output.dtype).eps * largest
     for name, gradient in gradients.items():
-        assert_close(gradient, expected_gradients[name], f"gradient of {name}")
+        if expected_gradients[name].abs().max() <= rounding:
+            # Zero by symmetry, as a bias before a softmax: only rounding is left.
+            assert gradient.abs().max() <= rounding, f"gradient of {name} is not zero"
+        else:
+            assert_close(gradient, expected_gradients[name], f"gradient of {name}")
 
 
 def _differentiate(function, tensors: dict[str, Tensor]):

@@ -171,7 +171,11 @@ def check_whole(owner: object, name: str, value: int, low: int, high: int) -> No
     Raises:
         ValueError: If ``value`` is none of these numbers.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not low <= value <= high
+    ):
         raise ValueError(
             f"{type(owner).__name__}: {name} is a whole number from {low} to {high}, "
             f"not {value!r}."

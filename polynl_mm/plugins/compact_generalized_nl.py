@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops.factored import compact_generalized_dot, compact_generalized_rbf
+from polynl_mm.ops.precision import without_autocast
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
@@ -95,7 +96,11 @@ class _CompactGeneralizedNL(Plugin):
                 *samples, order=self.order, gamma=self.gamma, **options
             )
         y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
-        return x + self.norm(self.out(y)).to(x.dtype)
+        # The sum over positions and channels leaves float16's range; the norm that
+        # brings it back comes after the convolution.
+        with without_autocast(x):
+            y = self.norm(self.out(y.to(self.out.weight.dtype)))
+        return x + y.to(x.dtype)
 
 
 @MODELS.register_module()

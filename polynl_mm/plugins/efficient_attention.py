@@ -81,6 +81,6 @@ class EfficientAttention3d(_EfficientAttention):
 
 @MODELS.register_module()
 class EfficientAttention2d(_EfficientAttention):
-    """Efficient attention for images, (B, C, H, W): see :class:`EfficientAttention3d`."""
+    """Efficient attention for images, (B, C, H, W): see EfficientAttention3d."""
 
     dims = 2

@@ -13,7 +13,12 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops import pairwise
-from polynl_mm.plugins.base import Axes, Plugin, join_groups, split_groups
+from polynl_mm.plugins.base import (
+    Axes,
+    Plugin,
+    groups_as_samples,
+    samples_as_groups,
+)
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
@@ -115,13 +120,11 @@ class _NonLocalBlock(Plugin):
         self.check_input(x)
         query = x if self.mode == "gaussian" else self.theta(x)
         key = self.phi(x) if hasattr(self, "phi") else x
-        y = self._attend(*(self._to_batch(f) for f in (query, key, self.g(x))))
-        y = y.unflatten(0, (x.shape[0], -1)).transpose(1, 2)  # (B, C', G, N)
-        return x + self.conv_out(join_groups(y, self.axes, x.shape[2:]))
-
-    def _to_batch(self, features: Tensor) -> Tensor:
-        """Lay groups of positions out as samples: (B, C', ...) -> (B*G, C', N)."""
-        return split_groups(features, self.axes).transpose(1, 2).flatten(0, 1)
+        samples = (groups_as_samples(f, self.axes) for f in (query, key, self.g(x)))
+        y = samples_as_groups(
+            self._attend(*samples), self.axes, x.shape[0], x.shape[2:]
+        )
+        return x + self.conv_out(y)
 
     def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         if self.mode == "dot_product":
