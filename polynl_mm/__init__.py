@@ -12,7 +12,7 @@ from polynl_mm.runtime import check_requirements, install
 check_requirements()
 install()
 
-from polynl_mm.backbones import WithPlugins, insert_plugins
+from polynl_mm.backbones import WithPlugins, accelerate_non_local, insert_plugins
 from polynl_mm.plugins import (
     CompactGeneralizedNL2d,
     CompactGeneralizedNL3d,
@@ -60,5 +60,6 @@ __all__ = [
     "SpectralNL2d",
     "SpectralNL3d",
     "WithPlugins",
+    "accelerate_non_local",
     "insert_plugins",
 ]

@@ -11,6 +11,7 @@ from polynl_mm.runtime.atomic_files import write_json
 from polynl_mm.runtime.checkpoints import TRUST_OPTION, trust_checkpoints
 from polynl_mm.runtime.configs import (
     CfgOptions,
+    add_hook,
     build_runner,
     expect_checkpoint,
     load_config,
@@ -56,6 +57,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    parser.add_argument(
+        "--accelerate-non-local",
+        action="store_true",
+        help="run the model's own non-local blocks on the faster schedules",
+    )
     parser.add_argument(
         TRUST_OPTION,
         action="store_true",
@@ -114,6 +120,8 @@ def main(argv: list[str] | None = None) -> None:
         if not cfg.get("test_dataloader"):
             raise UserError(f"{args.config} has no test_dataloader to test with.")
         merge_args(cfg, args)
+        if args.accelerate_non_local:
+            add_hook(cfg, "AccelerateNonLocalHook")
         expect_checkpoint(cfg, args.config, args.checkpoint, complete=True)
         check_datasets(cfg, ("test",))
         with process_group(cfg, args.launcher):

@@ -11,6 +11,7 @@ from polynl_mm.runtime import require_mmaction2, user_errors
 from polynl_mm.runtime.checkpoints import TRUST_OPTION, trust_checkpoints
 from polynl_mm.runtime.configs import (
     CfgOptions,
+    add_hook,
     build_runner,
     expect_checkpoint,
     load_config,
@@ -75,6 +76,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    parser.add_argument(
+        "--accelerate-non-local",
+        action="store_true",
+        help="run the model's own non-local blocks on the faster schedules",
+    )
     parser.add_argument(
         TRUST_OPTION,
         action="store_true",
@@ -176,6 +182,8 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{args.config} has no train_dataloader to train with.")
         set_start(cfg, args)
         make_resumable(cfg)
+        if args.accelerate_non_local:
+            add_hook(cfg, "AccelerateNonLocalHook")
         check_datasets(cfg, ("train", "val"))
         with process_group(cfg, args.launcher):
             build_runner(cfg).train()

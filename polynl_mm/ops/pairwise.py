@@ -23,9 +23,9 @@ from polynl_mm.ops.products import thin_product
 # Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve, and
 # enough work for one launch on a GPU.
 _CHUNK = 2**21
-# Prefix sums held at a time on a CPU: 1 MiB in float64, of which each pass finds the
+# Prefix sums held at a time on a CPU: 2 MiB in float64, of which each pass finds the
 # last one's result in cache, and no large buffer is taken from the system.
-_CPU_BLOCK = 2**17
+_CPU_BLOCK = 2**18
 
 
 def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> Tensor:

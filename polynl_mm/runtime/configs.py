@@ -128,6 +128,19 @@ def expect_checkpoint(cfg: Config, config: str, file: str, complete: bool) -> No
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), hook]
 
 
+def add_hook(cfg: Config, kind: str) -> None:
+    """Add one of polynl_mm's hooks to a config, once.
+
+    Args:
+        cfg (Config): The config of a run; changed in place.
+        kind (str): The hook's registry type.
+    """
+    hooks = list(cfg.get("custom_hooks") or [])
+    if not any(hook.get("type") == kind for hook in hooks):
+        hooks.append({"type": kind, "_scope_": "mmengine"})
+    cfg.custom_hooks = hooks
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that a config asks for.
 
