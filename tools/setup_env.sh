@@ -99,18 +99,17 @@ from importlib import metadata
 from pathlib import Path
 
 MODULES = {
-    "torch": ["torch"],
-    "mmengine": ["mmengine.runner"],
-    "mmcv-lite": ["mmcv.cnn", "mmcv.transforms"],
-    "mmaction2": ["mmaction"],
-    "decord": ["decord"],
+    "torch": "torch",
+    "mmengine": "mmengine",
+    "mmcv-lite": "mmcv",
+    "mmaction2": "mmaction",
+    "decord": "decord",
 }
 
 
 def is_importable(name):
     try:
-        for module in MODULES[name]:
-            importlib.import_module(module)
+        importlib.import_module(MODULES[name])
     except Exception:
         return False
     return True
