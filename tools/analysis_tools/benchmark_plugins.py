@@ -73,9 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         points = benchmark(setting, args.subjects)
         write_results(points, setting, args.out)
         print(format_table(points))
-        print(
-            f"Written to {args.out}: benchmark.json, benchmark.csv, time.png, memory.png"
-        )
+        print(f"In {args.out}: benchmark.json, benchmark.csv, time.png, memory.png")
 
 
 if __name__ == "__main__":
