@@ -95,7 +95,7 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         # For the config with the plugin; they match nothing in this one.
-        # alpha and beta weigh context against features: not to be pulled to zero.
+        # These weigh context against features: not to be pulled to zero.
         # The plugin starts as the identity, and learns sooner with larger steps.
         custom_keys={
             "poly_nl": dict(lr_mult=3.0),

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
@@ -27,7 +27,7 @@ CONFIGS = {
 TITLES = {"no_plugin": "no plugin", "poly_nl": "PolyNL3d"}
 CHANCE = 0.5
 PROCESSES = 2
-INPUT_SHAPE = (1, 3, 8, 64, 64)  # (B, C, T, H, W), what the configs feed
+INPUT_SHAPE = (3, 8, 64, 64)  # (C, T, H, W) of the clips that the configs feed
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,11 @@ def measure_model(config: str | Path) -> dict[str, float]:
         config (str | Path): The config file.
 
     Returns:
-        dict[str, float]: ``parameters``, and ``gflops``: 10^9 floating-point
-        operations, where a multiplication and an addition are two.
+        dict[str, float]: ``parameters`` and ``gflops``, as :class:`cost.Cost` has them.
     """
-    import torch
     from mmengine.registry import MODELS, init_default_scope
-    from torch.utils.flop_counter import FlopCounterMode
 
+    from polynl_mm.analysis.cost import count_recognizer_cost
     from polynl_mm.runtime import require_mmaction2
     from polynl_mm.runtime.configs import load_config
 
@@ -142,13 +140,8 @@ def measure_model(config: str | Path) -> dict[str, float]:
         require_mmaction2()
         cfg = load_config(str(config))
         init_default_scope("mmaction")
-        model = MODELS.build(cfg.model).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.cls_head(model.backbone(torch.zeros(INPUT_SHAPE)))
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "gflops": counter.get_total_flops() / 1e9,
-    }
+        model = MODELS.build(cfg.model)
+    return asdict(count_recognizer_cost(model, INPUT_SHAPE))
 
 
 def format_table(results: Mapping[str, Mapping]) -> str:
@@ -318,6 +311,31 @@ def config_options(size: Size) -> list[str]:
     return ["--cfg-options", *options]
 
 
+def train(
+    config: str, title: str, size: Size, run: Path, seed: int, *extra: str
+) -> list[dict]:
+    """Train a config through dist_train.sh, with a line for each epoch.
+
+    Args:
+        config (str): The config file, relative to the repository.
+        title (str): What to call it.
+        size (Size): How much to train.
+        run (Path): The work dir; its log goes beside it.
+        seed (int): The seed of the training.
+        *extra (str): More arguments of ``tools/train.py``.
+
+    Returns:
+        list[dict]: What MMEngine recorded, of training and validation.
+    """
+    print(f"Training {title} ({config})", flush=True)
+    command = ["bash", "tools/dist_train.sh", config, str(PROCESSES), *extra]
+    command += ["--work-dir", str(run), "--seed", str(seed), *config_options(size)]
+    reporter = EpochReporter(run, title, size.epochs)
+    run_tool(command, run.with_name(f"{run.name}_train.log"), reporter)
+    reporter()
+    return read_scalars(find_scalars(run))
+
+
 def train_and_test(
     name: str, size: Size, work_dir: Path, seed: int
 ) -> tuple[dict[str, float | str], list[float]]:
@@ -334,23 +352,14 @@ def train_and_test(
         accuracy after each epoch.
     """
     run, config = work_dir / name, CONFIGS[name]
-    options = config_options(size)
-    processes = str(PROCESSES)
-    print(f"Training {TITLES[name]} ({config})", flush=True)
-    train = ["bash", "tools/dist_train.sh", config, processes]
-    train += ["--work-dir", str(run), "--seed", str(seed), *options]
-    reporter = EpochReporter(run, TITLES[name], size.epochs)
-    run_tool(train, work_dir / f"{name}_train.log", reporter)
-    reporter()
-
+    records = train(config, TITLES[name], size, run, seed)
     # The last checkpoint, not the best: choosing by the validation clips would
     # flatter both models.
     checkpoint = run / f"epoch_{size.epochs}.pth"
     metrics = run / "metrics.json"
-    test = ["bash", "tools/dist_test.sh", config, str(checkpoint), processes]
-    test += ["--work-dir", str(run / "test"), "--metrics", str(metrics), *options]
-    run_tool(test, work_dir / f"{name}_test.log")
-    records = read_scalars(find_scalars(run))
+    test = ["bash", "tools/dist_test.sh", config, str(checkpoint), str(PROCESSES)]
+    test += ["--work-dir", str(run / "test"), "--metrics", str(metrics)]
+    run_tool([*test, *config_options(size)], work_dir / f"{name}_test.log")
     result = {
         "top1": json.loads(metrics.read_text(encoding="utf-8"))["acc/top1"],
         **measure_model(ROOT / config),
