@@ -173,7 +173,12 @@ def test_interrupted_run_goes_on_to_the_same_files(tmp_path, jobs, how):
     arguments = ["--train", "300", "--val", "2", "-j", str(jobs)]
     command = [sys.executable, str(GENERATE), str(root), *arguments]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test suite started in the background hands an ignored Ctrl-C down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while len(list(root.glob("train/[0-9]*.mp4"))) < 20:

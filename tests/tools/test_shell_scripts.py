@@ -21,7 +21,8 @@ def run(tmp_path):
         (tmp_path / name).chmod(0o755)
 
     def start(script, *arguments, status=0, **env):
-        dropped = ("OMP_NUM_THREADS", "PORT", "NNODES", "PYTHONPATH", "VIRTUAL_ENV")
+        dropped = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PORT", "NNODES", "PYTHON")
+        dropped += ("PYTHONPATH", "VIRTUAL_ENV")
         kept = {k: v for k, v in os.environ.items() if k not in dropped}
         done = subprocess.run(
             ["bash", TOOLS / script, *arguments],
@@ -29,6 +30,7 @@ def run(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
+            timeout=60,
         )
         assert done.returncode == status, done.stderr
         return (done.stdout + done.stderr).splitlines()
