@@ -59,9 +59,9 @@ BACKBONES = {
     # Half the frames: C2D pools over time by 2 after its first stage.
     "C2D": (dict(depth=50, pretrained=None), VIDEO, dict(FIVE, num_segments=4)),
     "X3D": (
-        dict(gamma_w=1, gamma_b=1.0, gamma_d=1.0),
+        dict(gamma_w=1, gamma_b=2.25, gamma_d=1.0),
         VIDEO,
-        dict(at=["layer2.0", "layer3.1"]),
+        dict(at=["layer2.0", "layer3.1", "layer4"]),
     ),
     "ResNet": (dict(depth=50, pretrained=None), FRAMES, dict(FIVE, num_segments=8)),
     "ResNetTSM": (

@@ -1,11 +1,12 @@
 """Where plugins go: from stages, blocks, pathway and position to module paths."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch.nn as nn
 from mmcv.cnn import ConvModule
+
+from polynl_mm.runtime.user_errors import did_you_mean
 
 KEYS = ("cfg", "stages", "blocks", "position", "pathway", "at", "num_segments")
 POSITIONS = ("after_block", "after_conv1", "after_conv2", "after_conv3")
@@ -65,10 +66,9 @@ def check_choice(what: str, given: Iterable[Any], allowed: Sequence[str]) -> Non
     """
     for value in given:
         if value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(value), allowed) or "."
             choices = ", ".join(map(repr, allowed))
-            raise ValueError(f"{what} is one of {choices}, not {value!r}.{hint}")
+            raise ValueError(f"{what} is one of {choices}, not {value!r}{hint}")
 
 
 def _show(spec: dict[str, Any]) -> str:
@@ -83,18 +83,31 @@ def _find_at(module: nn.Module, spec: dict[str, Any]) -> list[str]:
             f"at={spec['at']!r} says where the plugin goes; remove "
             f"{', '.join(excluded)} from the same plugins entry."
         )
-    paths = [spec["at"]] if isinstance(spec["at"], str) else list(spec["at"])
+    paths = [spec["at"]] if isinstance(spec["at"], str) else spec["at"]
+    if not isinstance(paths, Sequence) or not all(isinstance(p, str) for p in paths):
+        raise ValueError(f"at is a module path or a list of them, not {paths!r}.")
     if not paths:
         raise ValueError("at=[] names no module; give at least one module path.")
     known = dict(module.named_modules())
     for path in paths:
         if path not in known or not path:
-            near = difflib.get_close_matches(str(path), known, n=3)
-            hint = f"; near it are {', '.join(near)}" if near else ""
+            hint = did_you_mean(path, known) or "."
             raise ValueError(
-                f"at: {type(module).__name__} has no module {path!r}{hint}."
+                f"at: {type(module).__name__} has no module {path!r}{hint}"
             )
-    return [_descend(path, known[path]) for path in paths]
+    hosts = [_descend(path, known[path]) for path in paths]
+    for path, host in zip(paths, hosts, strict=True):
+        if isinstance(known[host], nn.ModuleList | nn.ModuleDict):
+            raise ValueError(
+                f"at: {path!r} is a {type(known[host]).__name__}, which is never "
+                f"called itself; name a module in it, such as '{host}.0'."
+            )
+        if hosts.count(host) > 1:
+            raise ValueError(
+                f"at: {path!r} names the block {host!r} once more; give every block "
+                "once, or a second plugins entry for a second plugin."
+            )
+    return hosts
 
 
 def _descend(path: str, host: nn.Module) -> str:
@@ -169,7 +182,17 @@ def _choose_blocks(
         )
     result = {}
     for (stage, layer), indices in zip(stages.items(), blocks, strict=True):
-        indices = [indices] if isinstance(indices, int) else list(indices)
+        if not isinstance(indices, Sequence) or isinstance(indices, str):
+            raise ValueError(
+                f"blocks: {stage} has a tuple of block indices, such as (1, 3) or (), "
+                f"not {indices!r}."
+            )
+        masked = any(isinstance(index, bool) for index in indices)
+        if masked or len(set(indices)) < len(indices):
+            raise ValueError(
+                f"blocks: {tuple(indices)} of {stage} repeats a block; give indices, "
+                "such as (1, 3), not a mask such as (0, 1, 0, 1)."
+            )
         for index in indices:
             if not isinstance(index, int) or not 0 <= index < len(layer):
                 raise ValueError(
@@ -182,7 +205,7 @@ def _choose_blocks(
                 f"{tuple(spec['stages'])} leaves out; change one of the two."
             )
         if indices:
-            result[stage] = sorted(set(indices))
+            result[stage] = sorted(indices)
     return result
 
 
@@ -214,6 +237,6 @@ def _find_conv(module: nn.Module, host: str, position: str) -> str:
     if not isinstance(conv, ConvModule | nn.Sequential):
         raise ValueError(
             f"position={position!r}: {host}.{name} is a bare {type(conv).__name__}, "
-            "whose norm comes after it; name the norm with at=[...]."
+            "whose norm comes after it; use 'after_block'."
         )
     return _descend(f"{host}.{name}", conv)

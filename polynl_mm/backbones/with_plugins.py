@@ -1,10 +1,8 @@
 """Building a backbone with plugins in it."""
 
 import copy
-import difflib
 import inspect
 import sys
-import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +15,11 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.backbones.placement import find_hosts
+from polynl_mm.plugins import Plugin
 from polynl_mm.runtime.tsm_optimizer import include_all_parameters
+from polynl_mm.runtime.user_errors import did_you_mean
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @MODELS.register_module()
@@ -108,15 +110,10 @@ def _find_backbone(of: str) -> type[nn.Module]:
         if found is None:
             known = {**MODELS.module_dict, **MMACTION_MODELS.module_dict}
             raise ValueError(
-                f"WithPlugins: of={of!r} is no registered backbone."
-                f"{_nearest(of, known)}"
+                f"WithPlugins: of={of!r} is no registered backbone"
+                f"{did_you_mean(of, known) or '.'}"
             )
     return found
-
-
-def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _check_entry(entry: Any) -> dict[str, Any]:
@@ -147,8 +144,8 @@ def _find_plugin(cfg: dict[str, Any]) -> type[nn.Module]:
         found = registry.get(kind) if isinstance(kind, str) else None
     if found is None:
         raise ValueError(
-            f"cfg: type={kind!r} is no registered plugin."
-            f"{_nearest(str(kind), MODELS.module_dict)}"
+            f"cfg: type={kind!r} is no registered plugin"
+            f"{did_you_mean(str(kind), MODELS.module_dict) or '.'}"
         )
     return found
 
@@ -158,6 +155,12 @@ def _build(
 ) -> tuple[str, nn.Module, int | None]:
     """Return the plugin for a host, the name of its kind, and its num_segments."""
     cls, segments = _find_plugin(entry["cfg"]), entry.get("num_segments")
+    host = module.get_submodule(path)
+    if isinstance(host, nn.modules.batchnorm._BatchNorm):
+        raise ValueError(
+            f"{path} is a {type(host).__name__}, which SyncBatchNorm would replace, "
+            "and the plugin with it; name the block that holds it."
+        )
     cfg = {**entry["cfg"], "type": cls}
     layers = _layers_before(module, path)
     _check_trainable(module, path)
@@ -169,28 +172,49 @@ def _build(
 
 
 def _check_arguments(cls: type[nn.Module], arguments: dict[str, Any]) -> None:
-    parameters = inspect.signature(cls).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
+    """Refuse an argument that neither a class nor what it passes them on to takes."""
+    known: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = dict(inspect.signature(base.__init__).parameters)
+        known = {**parameters, **known}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    names = [n for n, p in known.items() if n != "self" and p.kind in _NAMED]
     for name in arguments:
-        if name not in parameters:
-            hint = _nearest(name, parameters) or f" It takes {', '.join(parameters)}."
-            raise ValueError(f"{cls.__name__} takes no argument {name!r}.{hint}")
+        if name not in names:
+            hint = did_you_mean(name, names) or f"; it takes {', '.join(names)}."
+            raise ValueError(f"{cls.__name__} takes no argument {name!r}{hint}")
 
 
 def _layers_before(module: nn.Module, path: str) -> list[nn.Module]:
     """Return the layers whose last ones tell what the module at ``path`` gives.
 
-    They are its own or, where it has no shape of its own (an activation, say), those of
-    the Sequentials that end in it.
+    They are those of a block's last convolution (``conv3`` of a bottleneck), because
+    what a block registers after it, such as squeeze-and-excitation or a plugin, need
+    not end in its channels. Elsewhere they are the module's own or, where it has no
+    shape of its own (an activation, say), those of the Sequentials that end in it.
     """
     layers: list[nn.Module] = []
     while path:
-        layers = [*module.get_submodule(path).modules()]
+        host = module.get_submodule(path)
+        numbered = [getattr(host, f"conv{i}", None) for i in range(1, 10)]
+        convolutions = [conv for conv in numbered if isinstance(conv, nn.Module)]
+        layers = _own_layers(convolutions[-1] if convolutions else host)
         path = path.rpartition(".")[0]
         known = any(_channels(layer) for layer in layers)
         if known or not isinstance(module.get_submodule(path), nn.Sequential):
             break
+    return layers
+
+
+def _own_layers(host: nn.Module) -> list[nn.Module]:
+    """Return a module and what is in it, but for plugins."""
+    layers = [host]
+    for child in host.children():
+        if not isinstance(child, Plugin):
+            layers += _own_layers(child)
     return layers
 
 
@@ -303,15 +327,12 @@ def _keep_plugins_through_init_weights(module: nn.Module, inserted: list[str]) -
         return
     known = getattr(module, "plugin_paths", [])
     module.plugin_paths = [*known, *inserted]
-    # A bound method and not a closure, because a deep copy binds it to the copy.
-    module.init_weights = types.MethodType(init_weights, module)
+    # Callables of this module, so that a deep copy or a pickle has its own.
+    module.init_weights = partial(init_weights, module)
 
 
 def init_weights(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Initialise the backbone; plugins change only by weights loaded for them.
-
-    Named as the method it stands before: pickle looks a bound method up by its name.
-    """
+    """Initialise the backbone; plugins change only by weights loaded for them."""
     plugins = [self.get_submodule(path) for path in self.plugin_paths]
     initial = [copy.deepcopy(plugin.state_dict()) for plugin in plugins]
     with _watch_loading(plugins) as loaded:

@@ -59,7 +59,8 @@ class _PolyNL(Plugin):
     def reset_parameters(self) -> None:
         """Set the weights as at construction: the identity where ``zero_init``."""
         for child in self.children():
-            child.reset_parameters()
+            if hasattr(child, "reset_parameters"):  # an activation-like norm has none
+                child.reset_parameters()
         nn.init.constant_(self.alpha, 0.0 if self.zero_init else 1.0)
         nn.init.ones_(self.beta)
 

@@ -193,7 +193,8 @@ def test_copies_run_their_own_plugins(copier):
     assert torch.equal(outputs(model, name), expected)
     assert not torch.equal(outputs(copied, name), expected)
     copied.init_weights()
-    assert copied.init_weights.__self__ is copied
+    assert copied.init_weights.args[0] is copied
+    assert torch.equal(copied.layer2[1].poly_nl.alpha, torch.zeros(1))
 
 
 @pytest.mark.parametrize("position", ["after_conv1", "after_conv2", "after_conv3"])
@@ -320,22 +321,28 @@ def test_recognizer_checkpoint_round_trip(tmp_path):
 
 
 BAD_ENTRIES = [
-    (dict(cfg=dict(type="PolyNl3d")), r"type='PolyNl3d'.* Did you mean 'PolyNL3d'\?"),
+    (dict(cfg=dict(type="PolyNl3d")), r"type='PolyNl3d'.*did you mean 'PolyNL3d'"),
     (
         dict(cfg=dict(type="PolyNL3d", reducton=2)),
-        "PolyNL3d takes no argument 'reducton'. Did you mean 'reduction'",
+        "PolyNL3d takes no argument 'reducton'; did you mean 'reduction'",
     ),
     (dict(stages=(True, True, True)), "has 3 values, but the backbone has 4 stages"),
     (dict(stages=(1, 1, 0, 0)), "stages is one True or False for each of the 4"),
     (dict(blocks=((), (4,), (), ())), "layer2 has 4 blocks, 0 to 3.* no block 4"),
     (dict(blocks=((), (-1,), (), ())), "no block -1"),
-    (dict(blocks="alternating"), "Did you mean 'alternate'"),
+    (dict(blocks=((), (0, 1, 0, 1), (), ())), "repeats a block; .* not a mask"),
+    (dict(blocks=((), (False, True), (), ())), "repeats a block; .* not a mask"),
+    (dict(blocks=((), None, (), ())), r"layer2 has a tuple of block indices.*None"),
+    (dict(at=5), "at is a module path or a list of them, not 5"),
+    (dict(at=["layer1", "layer1.2"]), "names the block 'layer1.2' once more"),
+    (dict(at=["layer1.0.conv1.bn"]), "SyncBatchNorm would replace"),
+    (dict(blocks="alternating"), "did you mean 'alternate'"),
     (dict(blocks=((), (1,))), "one tuple of block indices for each of the 4 stages"),
     (
         dict(stages=(True, False, False, False), blocks=((), (1,), (), ())),
         r"blocks gives \(1,\) for layer2",
     ),
-    (dict(stage=(True, True, True, True)), "not 'stage'. Did you mean 'stages'"),
+    (dict(stage=(True, True, True, True)), "not 'stage'; did you mean 'stages'"),
     (dict(position="after_conv4"), "position is one of .*'after_conv4'"),
     (dict(pathway="slow"), "ResNet3dSlowOnly has one; remove pathway"),
     (dict(num_segments=8), "num_segments=8 is for 2D networks"),
@@ -343,7 +350,7 @@ BAD_ENTRIES = [
     (dict(cfg=dict(type="PolyNL2d")), "PolyNL2d takes .*3D features; use PolyNL3d"),
     (dict(cfg=dict(type="PolyNL2d"), num_segments=4), "num_segments=4 is for 3d"),
     (dict(stages=(False,) * 4), "matches no block of ResNet3dSlowOnly"),
-    (dict(at=["layer2.9"]), "no module 'layer2.9'; near it are"),
+    (dict(at=["layer2.9"]), "no module 'layer2.9'; did you mean"),
     (dict(at=["layer2.1"], blocks="all"), "remove blocks from the same"),
     (dict(at=[]), "names no module"),
     (dict(cfg="PolyNL3d"), r"a dict with cfg=dict\(type=...\)"),
@@ -401,9 +408,34 @@ def test_argument_of_another_backbone_is_named():
 
     cfg = dict(type="PolyNL3d")
     with pytest.raises(
-        ValueError, match=r"ResNet takes no argument 'lateral'. It takes"
+        ValueError, match=r"ResNet takes no argument 'lateral'; it takes"
     ):
         WithPlugins(of="ResNet", depth=18, lateral=False, plugins=dict(cfg=cfg))
+
+
+def test_misspelt_argument_is_found_behind_kwargs():
+    entry = dict(FIVE, cfg=dict(type="PolyNL3d"))
+    with pytest.raises(
+        ValueError, match="takes no argument 'depht'; did you mean 'depth'"
+    ):
+        build("ResNet3dSlowOnly", entry, depht=50)
+
+
+def test_channels_are_those_of_the_block_and_not_of_what_follows_in_it():
+    """X3D registers squeeze-and-excitation last, and a block may hold a plugin."""
+    model = build("X3D", dict(at=["layer3.0", "layer3.1"], cfg=dict(type="PolyNL3d")))
+    assert model.layer3[0].poly_nl.in_channels == model.layer3[1].poly_nl.in_channels
+    network = OutsideNetwork()
+    entry = dict(at="body", cfg=dict(type="NonLocalBlock3d"))
+    insert_plugins(insert_plugins(network, entry), entry)
+    assert network.body.non_local_block1.in_channels == 16
+    network(torch.randn(1, 3, 2, 4, 4))
+
+
+def test_lists_of_modules_are_no_hosts():
+    network = nn.ModuleDict(dict(blocks=nn.ModuleList([nn.Conv3d(3, 3, 1)])))
+    with pytest.raises(ValueError, match=r"ModuleList.* such as 'blocks.0'"):
+        insert_plugins(network, dict(at="blocks", cfg=dict(type="PolyNL3d")))
 
 
 def test_unknown_backbone_is_named():
