@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch.nn as nn
+from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
 Axes = Literal["spacetime", "space", "time"]
@@ -73,6 +74,36 @@ class Plugin(nn.Module):
                 f"{name} was built with in_channels={self.in_channels}, but got "
                 f"features of {x.shape[1]} channels, of shape {tuple(x.shape)}."
             )
+
+
+def build_norm(owner: Plugin, norm_cfg: dict, channels: int) -> tuple[str, nn.Module]:
+    """Build a plugin's normalisation, refusing one that it could not use.
+
+    Args:
+        owner (Plugin): The plugin, for its dimension and the message.
+        norm_cfg (dict): In mmcv's notation.
+        channels (int): The channels to normalise.
+
+    Returns:
+        tuple[str, nn.Module]: The name mmcv gives the layer, and the layer.
+
+    Raises:
+        ValueError: If the layer is of another dimension, or has no weight to start at
+            zero.
+    """
+    name, layer = build_norm_layer(norm_cfg, channels)
+    kind, wanted = type(layer).__name__, f"{owner.dims}d"
+    if kind[-2:] in ("1d", "2d", "3d") and not kind.endswith(wanted):
+        raise ValueError(
+            f"{type(owner).__name__}: norm_cfg type {norm_cfg['type']!r} is a {kind}; "
+            f"use one for {wanted} features, such as 'BN{wanted}'."
+        )
+    if getattr(layer, "weight", None) is None:
+        raise ValueError(
+            f"{type(owner).__name__}: norm_cfg={norm_cfg} has no weight of its own; "
+            "set affine=True, or use 'BN' or 'GN'."
+        )
+    return name, layer
 
 
 def split_groups(x: Tensor, axes: Axes) -> Tensor:

@@ -8,7 +8,7 @@ those of mmcv's modules; the schedule is ours.
 from collections import OrderedDict
 
 import torch.nn as nn
-from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmcv.cnn import build_conv_layer
 from mmengine.registry import MODELS
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from polynl_mm.ops import pairwise
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
+    build_norm,
     groups_as_samples,
     samples_as_groups,
 )
@@ -67,10 +68,12 @@ class _NonLocalBlock(Plugin):
         conv_cfg = conv_cfg or dict(type=f"Conv{self.dims}d")
 
         def projection() -> nn.Sequential:
-            return _conv_norm(in_channels, inner, conv_cfg)
+            return _named_conv(in_channels, inner, conv_cfg)
 
         self.g = self._sub_sampled(projection())
-        self.conv_out = _conv_norm(inner, in_channels, conv_cfg, norm_cfg)
+        self.conv_out = _named_conv(inner, in_channels, conv_cfg, bias=not norm_cfg)
+        if norm_cfg:
+            self.conv_out.add_module(*build_norm(self, norm_cfg, in_channels))
         if mode != "gaussian":
             self.theta = projection()
             self.phi = self._sub_sampled(projection())
@@ -143,20 +146,16 @@ class _NonLocalBlock(Plugin):
         )
 
 
-def _conv_norm(
-    in_channels: int, out_channels: int, conv_cfg: dict, norm_cfg: dict | None = None
+def _named_conv(
+    in_channels: int, out_channels: int, conv_cfg: dict, bias: bool = True
 ) -> nn.Sequential:
-    """Return a 1x1 convolution and a norm under the names mmcv's ConvModule gives.
+    """Return a 1x1 convolution under the name that mmcv's ConvModule gives it.
 
     Not a ConvModule, because MMAction2's inflation of 2D checkpoints warns of every
     ConvModule that the checkpoint lacks.
     """
-    conv = build_conv_layer(conv_cfg, in_channels, out_channels, 1, bias=not norm_cfg)
-    layers = OrderedDict(conv=conv)
-    if norm_cfg:
-        name, norm = build_norm_layer(norm_cfg, out_channels)
-        layers[name] = norm
-    return nn.Sequential(layers)
+    conv = build_conv_layer(conv_cfg, in_channels, out_channels, 1, bias=bias)
+    return nn.Sequential(OrderedDict(conv=conv))
 
 
 @MODELS.register_module()

@@ -8,12 +8,17 @@ over positions, as two later papers describe it.
 
 import torch
 import torch.nn as nn
-from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops.poly import SCHEDULES, Schedule, poly_nl
-from polynl_mm.plugins.base import Axes, Plugin, join_groups, split_groups
+from polynl_mm.plugins.base import (
+    Axes,
+    Plugin,
+    build_norm,
+    join_groups,
+    split_groups,
+)
 
 
 class _PolyNL(Plugin):
@@ -51,7 +56,7 @@ class _PolyNL(Plugin):
             self._conv(in_channels, inner, 1, bias=False) if reduction > 1 else None
         )
         self.out = self._conv(inner, in_channels, 1, bias=False)
-        self.norm = build_norm_layer(norm_cfg, in_channels)[1] if norm_cfg else None
+        self.norm = build_norm(self, norm_cfg, in_channels)[1] if norm_cfg else None
         self.alpha = nn.Parameter(torch.empty(1))
         self.beta = nn.Parameter(torch.empty(1))
         self.reset_parameters()

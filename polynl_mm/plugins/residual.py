@@ -1,10 +1,9 @@
 """The frame most of the family shares: x + norm(out(context(x)))."""
 
 import torch.nn as nn
-from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
-from polynl_mm.plugins.base import Axes, Plugin
+from polynl_mm.plugins.base import Axes, Plugin, build_norm
 
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -34,7 +33,7 @@ class ResidualPlugin(Plugin):
         super().__init__(in_channels, axes=axes)
         self.zero_init = zero_init
         self.out = self.projection(inner_channels, in_channels, bias=not norm_cfg)
-        self.norm = build_norm_layer(norm_cfg, in_channels)[1] if norm_cfg else None
+        self.norm = build_norm(self, norm_cfg, in_channels)[1] if norm_cfg else None
 
     def projection(
         self, in_channels: int, out_channels: int, bias: bool = True

@@ -7,12 +7,12 @@ zero; so each unit has a scale, ``alpha``, that starts at zero instead.
 
 import torch
 import torch.nn as nn
-from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
+    build_norm,
     check_whole,
     groups_as_samples,
     samples_as_groups,
@@ -66,7 +66,7 @@ class StackedUnits(Plugin):
                 conv(inner, in_channels, 1, bias=False) for _ in range(terms)
             )
         )
-        self.norm = repeat(lambda: build_norm_layer(norm_cfg, in_channels)[1])
+        self.norm = repeat(lambda: build_norm(self, norm_cfg, in_channels)[1])
         self.alpha = nn.Parameter(torch.empty(num_units))
         self.reset_parameters()
 

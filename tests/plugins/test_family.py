@@ -235,3 +235,12 @@ def test_builds_through_mmcv_and_names_bad_features(kind):
 def test_bad_arguments_are_named(kind, arguments, message):
     with pytest.raises(ValueError, match=f"{kind}3d: .*{message}|{message}"):
         make(kind, 3, in_channels=16, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["PolyNL", "NonLocalBlock", "GlobalContext"])
+def test_norms_of_another_dimension_or_without_weights_are_named(kind):
+    with pytest.raises(ValueError, match="'BN' is a BatchNorm2d; use one for 3d"):
+        make(kind, 3, in_channels=16, norm_cfg=dict(type="BN"))
+    with pytest.raises(ValueError, match="has no weight of its own; set affine=True"):
+        make(kind, 3, in_channels=16, norm_cfg=dict(type="IN3d", affine=False))
+    make(kind, 3, in_channels=16, norm_cfg=dict(type="GN", num_groups=2))
