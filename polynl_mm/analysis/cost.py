@@ -6,7 +6,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+def _count_attention(query, key, value, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+# torch's counter knows the fused attention of GPUs, and not that of CPUs.
+_ALSO_COUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ def count_cost(model: nn.Module, function: Callable[[], Any]) -> Cost:
     Returns:
         Cost: Operations of the call and parameters of the model.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_ALSO_COUNTED)
+    with torch.no_grad(), counter:
         function()
     return Cost(
         # The counter takes a multiplication and its addition for two.

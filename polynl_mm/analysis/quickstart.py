@@ -128,6 +128,7 @@ def measure_model(config: str | Path) -> dict[str, float]:
     Returns:
         dict[str, float]: ``parameters`` and ``gflops``, as :class:`cost.Cost` has them.
     """
+    import torch
     from mmengine.registry import MODELS, init_default_scope
 
     from polynl_mm.analysis.cost import count_recognizer_cost
@@ -140,7 +141,8 @@ def measure_model(config: str | Path) -> dict[str, float]:
         require_mmaction2()
         cfg = load_config(str(config))
         init_default_scope("mmaction")
-        model = MODELS.build(cfg.model)
+        with torch.device("meta"):  # counting needs shapes, not numbers
+            model = MODELS.build(cfg.model)
     return asdict(count_recognizer_cost(model, INPUT_SHAPE))
 
 

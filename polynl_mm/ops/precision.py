@@ -20,7 +20,7 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """
     dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
     device = tensors[0].device.type
-    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+    if dtype != torch.float64 and _autocasts(device):
         return torch.get_autocast_dtype(device)
     return dtype
 
@@ -48,7 +48,7 @@ def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
         AbstractContextManager: The context; an empty one where autocast is off.
     """
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if _autocasts(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
 
@@ -64,3 +64,8 @@ def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         tuple[Tensor, ...]: The tensors in that type.
     """
     return tuple(t.to(dtype) for t in tensors)
+
+
+def _autocasts(device: str) -> bool:
+    # Counting operations runs on the meta device, which autocast does not know.
+    return device != "meta" and torch.is_autocast_enabled(device)

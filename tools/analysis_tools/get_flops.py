@@ -2,6 +2,7 @@
 
 import argparse
 
+import torch
 from mmengine.registry import init_default_scope
 
 from polynl_mm.analysis.cost import count_recognizer_cost
@@ -51,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
         init_default_scope(cfg.get("default_scope", "mmaction"))
         from mmaction.registry import MODELS
 
-        cost = count_recognizer_cost(MODELS.build(cfg.model), args.shape)
+        with torch.device("meta"):  # counting needs shapes, not numbers
+            model = MODELS.build(cfg.model)
+        cost = count_recognizer_cost(model, args.shape)
         print(f"Input shape: {tuple(args.shape)}, one view")
         print(f"FLOPs: {cost.gflops:.1f} G (multiplications with their additions)")
         print(f"Parameters: {cost.parameters / 1e6:.1f} M")
