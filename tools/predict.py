@@ -4,6 +4,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
+import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.device import get_device
 
 from polynl_mm.runtime import require_mmaction2, user_errors
