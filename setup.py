@@ -31,6 +31,7 @@ setup(
     description="Poly-NL and the non-local family for MMAction2, at linear cost",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="polynl_mm developers",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",

@@ -132,10 +132,9 @@ def shared_videos() -> Path:
     return folder
 
 
-@pytest.fixture
-def tool(monkeypatch):
+@pytest.fixture(scope="session")
+def tool():
     """Return a function that imports a tool of ``tools/`` by its name."""
-    monkeypatch.syspath_prepend(str(TOOLS))
 
     def load(name: str):
         import importlib.util
@@ -145,7 +144,9 @@ def tool(monkeypatch):
         )
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(TOOLS))  # as for a script
+            spec.loader.exec_module(module)
         return module
 
     return load

@@ -6,21 +6,50 @@ would add two pages of tracebacks of its own.
 
 import logging
 import os
+import re
 import signal
 import sys
+from importlib.util import find_spec
 
-from torch.distributed import run
+if find_spec("torch") is None:
+    import checked_stack  # noqa: F401  (says so; the ranks check the rest)
+
+from torch.distributed import DistError, run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 EXIT_USER_ERROR = 2
 
 
+def explain(error: DistError) -> str:
+    """Say why the processes cannot meet.
+
+    Args:
+        error (DistError): What torchrun raised.
+
+    Returns:
+        str: One sentence.
+    """
+    first = (str(error).splitlines() or [""])[0]
+    if "EADDRINUSE" in str(error):
+        found = re.search(r"port: (\d+)", str(error))
+        port = f"the port {found[1]}" if found else "the port"
+        return (
+            f"{port} is in use on this machine, perhaps by another run; set PORT to a "
+            "free one."
+        )
+    return (
+        "the processes cannot meet; check MASTER_ADDR, PORT and NODE_RANK on every "
+        f"machine ({first[:200]})."
+    )
+
+
 def main() -> int:
     """Run torchrun.
 
     Returns:
-        int: 0, or 2 after an error of the user's, or 1 after a rank died, or
+        int: 0, or 2 after an error of the user's (also a port that is in use or a
+        first machine that does not answer), or 1 after a rank died, or
         128 + the signal that ended the launcher.
     """
     if os.environ.get("POLYNL_DEBUG", "0") in ("", "0"):
@@ -40,6 +69,11 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    except DistError as error:
+        if os.environ.get("POLYNL_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"Error: {explain(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except SignalException as error:
         print(f"{error.sigval.name}: all ranks were ended.", file=sys.stderr)
         return 128 + int(error.sigval)

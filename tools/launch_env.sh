@@ -2,11 +2,25 @@
 
 TOOLS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ROOT="$(dirname "$TOOLS")"
+
+fail() {
+    echo "Error: $*" >&2
+    exit 2
+}
+
+# Whether the user has activated an environment, which then goes before .venv.
+is_environment_active() {
+    [ -n "${VIRTUAL_ENV:-}" ] || [ "${POLYNL_ENV:-}" = active ] ||
+        # conda's base is active in every shell of many machines: nobody's choice.
+        { [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; }
+}
+
 if [ -z "${PYTHON:-}" ]; then
-    if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$ROOT/.venv/bin/python" ]; then
+    if ! is_environment_active && [ -x "$ROOT/.venv/bin/python" ]; then
         PYTHON="$ROOT/.venv/bin/python"
     else
-        PYTHON=python
+        PYTHON="$(command -v python || command -v python3)" ||
+            fail "there is no python here; activate an environment, or set PYTHON."
     fi
 fi
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
@@ -17,8 +31,7 @@ launch() {
     shift 2
     case $processes in
         '' | *[!0-9]* | 0)
-            echo "Error: GPUS must be a number of processes from 1, not '$processes'." >&2
-            exit 2
+            fail "GPUS must be a number of processes from 1, not '$processes'."
             ;;
     esac
     if [ -z "${OMP_NUM_THREADS:-}" ]; then
@@ -26,6 +39,10 @@ launch() {
         export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))
     fi
     export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}"
+    if [ "${NNODES:-1}" != 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
+        fail "NNODES=$NNODES needs MASTER_ADDR, the address of the first machine" \
+            "(and NODE_RANK, 0 on that machine)."
+    fi
     local rendezvous
     if [ "${NNODES:-1}" = 1 ] && [ -z "${PORT:-}" ]; then
         # A free port: two jobs on one machine do not meet.
@@ -52,7 +69,7 @@ launch_slurm() {
     local resources=(--ntasks="$tasks" --cpus-per-task="${CPUS_PER_TASK:-5}")
     [ "$gpus_per_node" = 0 ] || resources+=(--gres="gpu:$gpus_per_node")
     [ "$per_node" = 0 ] || resources+=(--ntasks-per-node="$per_node")
-    export MASTER_PORT="${MASTER_PORT:-$((12000 + RANDOM % 20000))}"
+    export MASTER_PORT="${MASTER_PORT:-${PORT:-$((12000 + RANDOM % 20000))}}"
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
     # SRUN_ARGS and PY_ARGS hold several words each, on purpose.
     # shellcheck disable=SC2086

@@ -4,6 +4,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
+import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.device import get_device
 
 from polynl_mm.runtime import require_mmaction2, user_errors
@@ -64,7 +65,7 @@ def predict_all(predictor: Predictor, args: argparse.Namespace) -> list[dict]:
     Returns:
         list[dict]: One record per video, with ``error`` where it failed.
     """
-    records = []
+    records, copies = [], []
     for video in args.videos:
         try:
             prediction = predictor.predict(video, args.top_k)
@@ -73,7 +74,8 @@ def predict_all(predictor: Predictor, args: argparse.Namespace) -> list[dict]:
                 print(f"  ({prediction.note})", flush=True)
             record = asdict(prediction)
             if args.out_dir:
-                copy = write_annotated(video, prediction, args.out_dir)
+                copy = write_annotated(video, prediction, args.out_dir, copies)
+                copies.append(copy)
                 print(f"  annotated copy: {copy}", flush=True)
                 record["annotated"] = str(copy)
         except UserError as error:

@@ -1,5 +1,7 @@
 """Generate, train, evaluate and plot Bookends: see ``quickstart.sh --help``."""
 
+import checked_stack  # noqa: F401  (before what it checks)
+
 from polynl_mm.analysis.quickstart import main
 
 if __name__ == "__main__":

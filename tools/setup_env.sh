@@ -42,15 +42,24 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' > /dev/null 2>&1
 }
 
 make_venv() {
-    local python
-    if is_supported_python "$ROOT/.venv/bin/python" &&
-        "$ROOT/.venv/bin/python" -m pip --version > /dev/null 2>&1; then
+    local python venv="$ROOT/.venv" marker="$ROOT/.venv/.made-by-polynl_mm"
+    if is_supported_python "$venv/bin/python" &&
+        "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
         return
+    fi
+    if [ -n "$(ls -A "$venv" 2> /dev/null)" ] && [ ! -f "$marker" ]; then
+        fail "$venv has no working pip with Python 3.10 to 3.12, and was not made" \
+            "here: move it away, or activate an environment and set POLYNL_ENV=active."
     fi
     for python in python3 python3.12 python3.11 python3.10 python; do
         if is_supported_python "$python"; then
             echo "Environment: .venv, with $("$python" --version)"
-            "$python" -m venv --clear "$ROOT/.venv" ||
+            # The marker comes first and stays: what an interruption leaves is known
+            # to be ours. `venv --clear` would remove it too.
+            mkdir -p "$venv"
+            touch "$marker"
+            find "$venv" -mindepth 1 -maxdepth 1 ! -path "$marker" -exec rm -rf {} +
+            "$python" -m venv "$venv" ||
                 fail "'$python -m venv' does not work; install Python's venv module."
             return
         fi
@@ -67,11 +76,12 @@ requirements_digest() {
 install_packages() {
     local lines line pinned=() no_deps=()
     if ! "$PYTHON" -c 'import torch; torch.ones(1)' > /dev/null 2>&1; then
+        refuse_broken_torch
         echo "Installing PyTorch (the largest download, it may take some minutes)"
         pip_install "$(grep '^torch==' "$ROOT/requirements/stack.txt")"
     fi
     echo "Installing MMAction2 and the other packages"
-    lines="$(requirements_to_install "$@")"
+    lines="$(requirements_to_install "$@")" || exit 1
     while read -r line; do
         case $line in
             install*) pinned+=("${line#* }") ;;
@@ -80,6 +90,16 @@ install_packages() {
     done <<< "$lines"
     pip_install ${pinned[@]+"${pinned[@]}"} -e "$ROOT"
     [ "${#no_deps[@]}" = 0 ] || pip_install --no-deps "${no_deps[@]}"
+}
+
+# A torch of the user's that does not work is for the user to mend, not to replace.
+refuse_broken_torch() {
+    [ "${POLYNL_ENV:-venv}" = active ] || return 0
+    if "$PYTHON" -c 'from importlib.util import find_spec
+raise SystemExit(find_spec("torch") is None)'; then
+        fail "torch is in the active environment but does not work:" \
+            "$("$PYTHON" -c 'import torch; torch.ones(1)' 2>&1 | tail -n 1)"
+    fi
 }
 
 pip_install() {
@@ -96,6 +116,7 @@ import os
 import re
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 MODULES = {
@@ -107,12 +128,26 @@ MODULES = {
 }
 
 
-def is_importable(name):
+def is_found(module):
+    # A folder of that name without an __init__.py is no package.
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+def check_import(module):
+    """End with a sentence where what is found cannot be imported."""
     try:
-        importlib.import_module(MODULES[name])
-    except Exception:
-        return False
-    return True
+        importlib.import_module(module)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name or ""
+        missing = missing.split(".")[0]
+        if missing in to_come and not is_found(missing):
+            return
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        sys.exit(
+            f"Error: {module} is in the active environment but cannot be imported: "
+            f"{type(error).__name__}: {reason}"
+        )
 
 
 def is_installed(name):
@@ -124,22 +159,36 @@ def is_installed(name):
 
 
 def must_stay(name):
+    if name == "torch":
+        return True
+    if name not in MODULES or not is_found(MODULES[name]):
+        return False
     # In .venv, only what provides a module under another name: a full mmcv, a fork.
     # Elsewhere, whatever is there.
-    foreign = os.environ["POLYNL_ENV"] == "active" or not is_installed(name)
-    return name == "torch" or (name in MODULES and foreign and is_importable(name))
+    return os.environ["POLYNL_ENV"] == "active" or not is_installed(name)
+
+
+def read_requirements(group):
+    text = (Path(root) / "requirements" / f"{group}.txt").read_text(encoding="utf-8")
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return {re.split(r"[=<>!~ \[;]", line)[0]: line for line in lines if line}
 
 
 root, *groups = sys.argv[1:]
+sys.path[:] = [folder for folder in sys.path if folder]  # not the current folder
+wanted = {}
 for group in groups:
-    text = (Path(root) / "requirements" / f"{group}.txt").read_text(encoding="utf-8")
-    for line in (line.split("#")[0].strip() for line in text.splitlines()):
-        name = re.split(r"[=<>!~ \[;]", line)[0]
-        if not line or must_stay(name):
-            continue
-        # mmcv-lite asks for mmengine by name, and would install it over a fork.
-        fork = name == "mmcv-lite" and must_stay("mmengine")
-        fork = fork and not is_installed("mmengine")
-        print("no-deps" if fork else "install", line)
+    wanted |= read_requirements(group)
+# What a package that is there may lack because it is about to be installed.
+to_come = {*MODULES.values(), *wanted, *read_requirements("runtime"), "pkg_resources"}
+for name, line in wanted.items():
+    if must_stay(name):
+        if os.environ["POLYNL_ENV"] == "active" and name != "torch":
+            check_import(MODULES[name])
+        continue
+    # mmcv-lite asks for mmengine by name, and would install it over a fork.
+    fork = name == "mmcv-lite" and must_stay("mmengine")
+    fork = fork and not is_installed("mmengine")
+    print("no-deps" if fork else "install", line)
 END
 }

@@ -2,7 +2,7 @@
 # Evaluate under Slurm:
 # slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of test.py]
 # Environment: GPUS (8), GPUS_PER_NODE (8; 0 for CPU processes, then set
-# TASKS_PER_NODE), CPUS_PER_TASK (5), SRUN_ARGS, PY_ARGS.
+# TASKS_PER_NODE), CPUS_PER_TASK (5), PORT (random), SRUN_ARGS, PY_ARGS.
 set -euo pipefail
 
 if [ $# -lt 4 ]; then

@@ -3,6 +3,7 @@
 import argparse
 import os
 
+import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.dist import is_main_process
 
 from polynl_mm.datasets.annotations import check_datasets

@@ -3,6 +3,7 @@
 import argparse
 import os
 
+import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.device import get_device
 from mmengine.logging import print_log
 

@@ -429,7 +429,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--work-dir",
         type=Path,
-        help=f"where results go (default: {FULL.work_dir}, {FAST.work_dir})",
+        help=f"where results go (default: {FULL.work_dir}, {FAST.work_dir}); those of "
+        "an earlier run there are replaced",
     )
     return parser.parse_args(argv)
 

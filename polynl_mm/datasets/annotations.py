@@ -48,7 +48,7 @@ def check_annotation_line(
     Args:
         line (str): The line.
         kind (str): ``"VideoDataset"`` (``path label``) or ``"RawframeDataset"``
-            (``folder total_frames label``).
+            (``folder total_frames label``); the label is a whole number from 0.
         delimiter (str | None): What separates the fields of a VideoDataset's line.
         multi_class (bool): Whether several labels may follow.
         with_offset (bool): Whether a RawframeDataset's line has a first frame too.
@@ -72,20 +72,23 @@ def check_annotation_line(
             "folder total_frames label"
         )  # fmt: skip
     labels = fields[1 + numbers :]
-    if len(fields) < 1 + numbers or (len(labels) > 1 and not multi_class):
+    if not labels or (len(labels) > 1 and not multi_class):
         hint = ""
         if kind == "VideoDataset" and len(labels) > 1:
             hint = (
                 "; if paths have spaces, separate path and label by something else, "
                 "such as a comma, and set delimiter=',' in the dataset's config"
             )
-        raise ValueError(f"has {len(fields)} fields where {form!r} is expected{hint}")
+        count = f"{len(fields)} field" + ("" if len(fields) == 1 else "s")
+        raise ValueError(f"has {count} where {form!r} is expected{hint}")
     for value in fields[1 : 1 + numbers]:
-        if not value.isdigit():
+        if not _is_whole(value):
             raise ValueError(f"has {value!r} where a number of frames is expected")
     for value in labels:
-        if not value.lstrip("-").isdigit():
-            raise ValueError(f"has the label {value!r}, which is not a whole number")
+        if not _is_whole(value):
+            raise ValueError(
+                f"has the label {value!r}, which is not a whole number from 0"
+            )
         if num_classes is not None and int(value) >= num_classes:
             raise ValueError(
                 f"has the label {value}, but the head has num_classes={num_classes} "
@@ -109,6 +112,7 @@ def _check_dataset(dataset: dict, where: str, num_classes: int | None) -> None:
     if kind not in ("VideoDataset", "RawframeDataset"):
         return
     folder = _check_folder(dataset, kind, where)
+    _check_delimiter(dataset, where)
     names = _check_lines(path, dataset, kind, num_classes)
     _check_videos(names, folder, kind, path)
 
@@ -139,6 +143,18 @@ def _check_folder(dataset: dict, kind: str, where: str) -> str:
             "exist; put the videos there or change data_prefix."
         )
     return folder
+
+
+def _check_delimiter(dataset: dict, where: str) -> None:
+    delimiter = dataset.get("delimiter")
+    if delimiter is None or (isinstance(delimiter, str) and delimiter):
+        return
+    # On the command line a comma makes a list, also where it stands alone.
+    raise UserError(
+        f"{where}.dataset.delimiter must be text such as ',', or None, but it is "
+        f"{delimiter!r}; write it in the config file: "
+        f"{where} = dict(dataset=dict(delimiter=','))."
+    )
 
 
 def _check_lines(
@@ -192,6 +208,10 @@ def _is_local(dataset: dict, ann_file: str) -> bool:
         ):
             return False
     return True
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _join(root: str | None, path: str) -> str:

@@ -18,6 +18,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ PALETTE = {
 UNREADABLE_SIZES = (48, 72)
 FRAME_RATE = 8.0
 PARAMETERS_FILE = "bookends.json"
+CLIP_NAME = re.compile(r"\d{6,}\.mp4")  # what Clip.path gives
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ def _check_folder(root: Path, parameters: BookendsParameters, overwrite: bool) -
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             found = {}
+        found = found if isinstance(found, dict) else {}
         if found == wanted:
             return
         if not overwrite:
@@ -279,10 +282,10 @@ def _check_folder(root: Path, parameters: BookendsParameters, overwrite: bool) -
                 f"{root} was generated with {', '.join(different)}; choose another "
                 "folder, or replace it with --overwrite"
             )
-    elif root.is_dir() and any(root.iterdir()) and not overwrite:
+    elif root.is_dir() and any(root.iterdir()):
         raise ValueError(
-            f"{root} is not empty and has no {PARAMETERS_FILE}; choose another "
-            "folder, or write into it with --overwrite"
+            f"{root} is not empty and has no {PARAMETERS_FILE}, so its files are not "
+            "Bookends', and not even --overwrite replaces them; choose another folder"
         )
 
 
@@ -332,11 +335,13 @@ def _generate_missing(
     root: Path, parameters: BookendsParameters, jobs: int, overwrite: bool
 ) -> None:
     clips = {split: plan_clips(parameters, split) for split in SPLITS}
-    for split in SPLITS:
-        (root / split).mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     if overwrite:
         _remove_contents(root)
+    # Before anything else is made: it marks the folder as one to go on in.
     write_json(root / PARAMETERS_FILE, asdict(parameters))
+    for split in SPLITS:
+        (root / split).mkdir(exist_ok=True)
 
     missing = [
         clip
@@ -359,7 +364,8 @@ def _remove_contents(root: Path) -> None:
         # The list first: a list always stands for complete data.
         (root / f"{split}.txt").unlink(missing_ok=True)
         for video in (root / split).glob("*.mp4"):
-            video.unlink()
+            if CLIP_NAME.fullmatch(video.name):
+                video.unlink()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

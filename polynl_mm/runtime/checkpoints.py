@@ -31,7 +31,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from polynl_mm.runtime.user_errors import UserError, did_you_mean
+from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line
 
 TRUST_OPTION = "--trust-checkpoint"
 PLAIN_DTYPE = re.compile(r"[<>=|]?([iufc]\d+|b1|[?bBhHiIlLqQefdFD])")
@@ -115,7 +115,7 @@ def load_safely(
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         raise CheckpointError(_unreadable(file, name)) from error
-    return _without_instructions(loaded, name)
+    return _without_instructions(loaded, name, file)
 
 
 def check_exists(file: str) -> None:
@@ -244,7 +244,7 @@ def _download(url: str, target: Path) -> None:
         )
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"{url} cannot be downloaded ({_first_line(error)}); download it by other "
+            f"{url} cannot be downloaded ({first_line(error)}); download it by other "
             f"means to {target}, or give a local checkpoint."
         ) from error
 
@@ -302,12 +302,7 @@ def _unreadable(file: Any, name: str) -> str:
     return f"{name} is not a checkpoint: torch.save did not write it."
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
-
-
-def _without_instructions(loaded: Any, name: str) -> Any:
+def _without_instructions(loaded: Any, name: str, file: Any) -> Any:
     """Drop records on which MMEngine would act: code to run, files to delete."""
     if not isinstance(loaded, dict):
         return loaded
@@ -325,12 +320,18 @@ def _without_instructions(loaded: Any, name: str) -> Any:
             del info["keep_ckpt_ids"]
             _say_dropped(name, "keep_ckpt_ids, which names files to delete")
         for key in [key for key in info if str(key).startswith("best_ckpt")]:
-            if not str(info[key] or "x.pth").endswith(".pth") or osp.isdir(
-                str(info[key])
-            ):
+            if info[key] and not _is_checkpoint_beside(str(info[key]), file):
                 del info[key]
-                _say_dropped(name, f"{key}, which names a file to delete")
+                _say_dropped(name, f"{key}, which names a file of another folder")
     return loaded
+
+
+def _is_checkpoint_beside(path: str, file: Any) -> bool:
+    if not isinstance(file, (str, os.PathLike)):
+        return False
+    # The folders are resolved, not the files: deleting a link deletes only the link.
+    same_folder = Path(path).parent.resolve() == Path(file).parent.resolve()
+    return same_folder and path.endswith(".pth") and not osp.isdir(path)
 
 
 def _say_dropped(name: str, what: str) -> None:

@@ -1,6 +1,7 @@
 """Reading configs and the command line's changes to them, with helpful errors."""
 
 import inspect
+import traceback
 from argparse import ArgumentError
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,9 +11,10 @@ from mmengine.runner import Runner
 
 from polynl_mm.runtime.checkpoints import check_exists
 from polynl_mm.runtime.model_match import CheckpointMatchHook
-from polynl_mm.runtime.user_errors import UserError, did_you_mean, nearest
+from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line, nearest
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
+CONFIG_SUFFIXES = (".py", ".yml", ".yaml", ".json")
 # Read by the Runner from its config, beside its own arguments.
 RUNNER_KEYS = {
     "activation_checkpointing",
@@ -59,12 +61,28 @@ def load_config(path: str, options: dict | None = None) -> Config:
             not fit; the sentence names the nearest valid choices.
     """
     file = find_config(path)
+    if file.suffix not in CONFIG_SUFFIXES:
+        raise UserError(
+            f"{path} is no config file: its name must end in {CONFIG_SUFFIXES[0]} (or "
+            f"{', '.join(CONFIG_SUFFIXES[1:])})."
+        )
     try:
         cfg = Config.fromfile(str(file))
     except FileNotFoundError as error:
         raise UserError(f"{path}, or one it inherits, is missing: {error}") from error
     except ImportError as error:
-        raise UserError(f"{path} cannot import what it names: {error}") from error
+        raise UserError(
+            f"{path} cannot import what it names: {_reason_of_import(error)}"
+        ) from error
+    except SyntaxError:
+        raise  # explained as it is
+    except Exception as error:
+        place = _place_in_config(error)
+        if place is None:
+            raise
+        raise UserError(
+            f"{place}: {type(error).__name__}: {first_line(error)}"
+        ) from error
     if options:
         _merge_options(cfg, options)
     return cfg
@@ -155,6 +173,28 @@ def build_runner(cfg: Config) -> Runner:
     from mmaction.registry import RUNNERS
 
     return RUNNERS.build(cfg)
+
+
+def _reason_of_import(error: ImportError) -> str:
+    if "the current sys.path is" not in str(error):
+        return str(error)
+    # MMEngine tells the whole sys.path; what could not be imported is further down.
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    return (
+        f"custom_imports failed ({first_line(error)}); check the spelling, and that "
+        "the module is installed or in a folder of PYTHONPATH."
+    )
+
+
+def _place_in_config(error: Exception) -> str | None:
+    """Return the file and line of the config that raised an error, if one did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if len(frames) < 2 or not frames[-2].filename.endswith("mmengine/config/config.py"):
+        return None
+    if frames[-1].name != "<module>":
+        return None
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"
 
 
 def _packaged_config(path: str) -> Path:

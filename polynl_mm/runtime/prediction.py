@@ -1,7 +1,7 @@
 """Predicting on single videos, whatever their state, within bounded memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from mmengine.utils import import_modules_from_strings
 from polynl_mm.runtime.atomic_files import renamed_when_complete
 from polynl_mm.runtime.checkpoints import check_exists
 from polynl_mm.runtime.model_match import check_complete
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.runtime.user_errors import UserError, first_line
 
 # A clip of the Kinetics test pipelines is 30 views of 256 x 256: all at once they
 # take more than 4 GB in a ResNet-50, four at once take a fraction of one.
@@ -93,6 +93,9 @@ class Predictor:
         if cfg.get("data_preprocessor"):
             model_cfg.setdefault("data_preprocessor", cfg.data_preprocessor)
         model = MODELS.build(model_cfg)
+        if hasattr(getattr(model, "cls_head", None), "average_clips"):
+            # Configs may average scores or not at all; probabilities are printed.
+            model.cls_head.average_clips = "prob"
         loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
         check_complete(model, loaded, config_name, checkpoint)
         weights = loaded.get("state_dict", loaded)
@@ -153,7 +156,7 @@ class Predictor:
         except Exception as error:
             # The readers raise errors of many kinds on damaged files. Reading the
             # frames in order, without seeking, gets at what there is.
-            reason = _first_line(error)
+            reason = first_line(error)
         readable, declared = count_readable_frames(video)
         if readable == 0:
             raise UnreadableVideoError(
@@ -195,7 +198,11 @@ def read_frames(video: str, indices: np.ndarray) -> list[np.ndarray]:
         indices (np.ndarray): Frame numbers from 0, in any order, repeats allowed.
 
     Returns:
-        list[np.ndarray]: RGB frames of shape (H, W, 3), in the order of ``indices``.
+        list[np.ndarray]: RGB frames of shape (H, W, 3), in the order of ``indices``;
+        the nearest readable one of those asked for in place of an unreadable one.
+
+    Raises:
+        UnreadableVideoError: If none of the frames can be read.
     """
     wanted = {int(index) for index in indices}
     kept = {}
@@ -204,19 +211,25 @@ def read_frames(video: str, indices: np.ndarray) -> list[np.ndarray]:
             if not capture.grab():
                 break
             if index in wanted:
-                _, frame = capture.retrieve()
-                kept[index] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    last = kept[max(kept)]
-    return [kept.get(int(index), last) for index in indices]
+                read, frame = capture.retrieve()
+                if read:
+                    kept[index] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    if not kept:
+        raise UnreadableVideoError(f"{video}: none of the frames needed can be read.")
+    return [kept[min(kept, key=lambda k: abs(k - int(i)))] for i in indices]
 
 
-def write_annotated(video: str, prediction: Prediction, folder: str) -> Path:
+def write_annotated(
+    video: str, prediction: Prediction, folder: str, taken: Collection[Path] = ()
+) -> Path:
     """Write a copy of a video with the predicted classes drawn on it.
 
     Args:
         video (str): The file.
         prediction (Prediction): What to draw.
         folder (str): Where the copy goes, as ``NAME_predicted.mp4``.
+        taken (Collection[Path]): Copies not to write over, those of other videos of
+            the same name; the copy is then ``NAME_predicted_2.mp4`` and so on.
 
     Returns:
         Path: The copy.
@@ -226,7 +239,10 @@ def write_annotated(video: str, prediction: Prediction, folder: str) -> Path:
     """
     suffix = Path(video).suffix.lstrip(".")
     stem = Path(video).stem + ("" if suffix == "mp4" else f"_{suffix}")
-    target = Path(folder) / f"{stem}_predicted.mp4"
+    target, number = Path(folder) / f"{stem}_predicted.mp4", 1
+    while target in taken:
+        number += 1
+        target = target.with_name(f"{stem}_predicted_{number}.mp4")
     with _capture(video) as capture, renamed_when_complete(target) as partial:
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 0 < fps < 1000 else 25.0
@@ -314,6 +330,11 @@ def _capture(video: str) -> Iterator[cv2.VideoCapture]:
     capture = cv2.VideoCapture(str(video))
     try:
         yield capture
+    except cv2.error as error:
+        raise UnreadableVideoError(
+            f"{video}: OpenCV cannot decode it; it is damaged or not a video "
+            f"({first_line(error)})."
+        ) from error
     finally:
         capture.release()
 
@@ -347,8 +368,3 @@ def _draw(frame: np.ndarray, lines: list[str]) -> np.ndarray:
                 cv2.LINE_AA,
             )
     return frame
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__

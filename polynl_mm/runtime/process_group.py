@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 
 import torch
@@ -39,6 +40,17 @@ def process_group(cfg, launcher: str) -> Iterator[None]:
     # here would hide the error.
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        _let_gloo_release_tensors()
+
+
+def _let_gloo_release_tensors() -> None:
+    """Give gloo's threads the interpreter before it is finalised.
+
+    A thread that has just finished a collective frees its tensors, for which it needs
+    Python. If Python is already going down then, the process aborts ("terminate
+    called without an active exception"), after all the work is done.
+    """
+    time.sleep(0.5)
 
 
 def prepare_process_group(cfg, launcher: str) -> None:

@@ -62,12 +62,7 @@ def installed_version(module: str) -> Version | None:
     Returns:
         Version | None: None where no known distribution provides it.
     """
-    for distribution in PROVIDERS[module]:
-        try:
-            return Version(metadata.version(distribution))
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return _provider_of(module)[1]
 
 
 def _check_torch() -> None:
@@ -104,10 +99,9 @@ def _check_mmcv(has_mmaction: bool) -> None:
             "polynl_mm needs mmcv or mmcv-lite, and neither is installed: "
             'pip install "mmcv-lite==2.1.0"'
         )
-    version = installed_version("mmcv")
+    name, version = _provider_of("mmcv")
     if version is None:
         return
-    name = _distribution_of("mmcv")
     if version < MMCV_FROM:
         raise ImportError(
             f"polynl_mm needs {name} >= {MMCV_FROM}, but {version} is installed: "
@@ -133,22 +127,20 @@ def _check_mmaction() -> None:
             "mmaction2 imports importlib_metadata, which is not installed: "
             "pip install importlib_metadata"
         )
-    # Only the official MMEngine reads `mmaction::` configs through pkg_resources.
-    if (
-        _distribution_of("mmengine") == "mmengine"
-        and find_spec("pkg_resources") is None
-    ):
+    # The forks read `mmaction::` configs without pkg_resources.
+    name, _ = _provider_of("mmengine")
+    if name in ("mmengine", "mmengine-lite") and find_spec("pkg_resources") is None:
         raise ImportError(
-            "mmengine needs pkg_resources, which setuptools no longer has from "
+            f"{name} needs pkg_resources, which setuptools no longer has from "
             'version 81 on: pip install "setuptools<81"'
         )
 
 
-def _distribution_of(module: str) -> str:
+def _provider_of(module: str) -> tuple[str, Version | None]:
+    """Return the distribution that provides a module, or the usual one and None."""
     for distribution in PROVIDERS[module]:
         try:
-            metadata.version(distribution)
+            return distribution, Version(metadata.version(distribution))
         except metadata.PackageNotFoundError:
             continue
-        return distribution
-    return PROVIDERS[module][0]
+    return PROVIDERS[module][0], None

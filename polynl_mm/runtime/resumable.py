@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
@@ -20,6 +21,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from polynl_mm.runtime.atomic_files import renamed_when_complete
+
+# How configs name MMEngine's own hook.
+CHECKPOINT_HOOKS = ("CheckpointHook", "mmengine.CheckpointHook", CheckpointHook)
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:
@@ -66,7 +70,7 @@ class EpochSeedHook(Hook):
     def before_train(self, runner) -> None:
         """Let the data workers draw their seeds from the epoch's."""
         self._by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        if self._by_epoch:
+        if self._by_epoch and _is_seeded_by_mmengine(runner.train_dataloader):
             runner.train_dataloader.worker_init_fn = seed_worker
 
     def before_train_epoch(self, runner) -> None:
@@ -141,19 +145,33 @@ class _DeferredDeletion:
         self._waiting.clear()
 
 
+def _is_seeded_by_mmengine(dataloader) -> bool:
+    """Return whether the workers have no set-up of the user's own."""
+    given = getattr(dataloader, "worker_init_fn", None)
+    # MMEngine wraps its function, and a user's from a config, in a partial.
+    return given is None or getattr(given, "func", given) is worker_init_fn
+
+
 def make_resumable(cfg) -> None:
     """Add to a training config what makes resuming exact and safe; in place.
 
-    Checkpoints are written crash-safely always. Where ``randomness.seed`` is set, the
-    epochs are seeded too, and persistent workers of the train dataloader are turned
-    off, which is logged.
+    Checkpoints are written crash-safely always, unless the config has a checkpoint
+    hook of its own kind or ``default_hooks.checkpoint=None``. Where
+    ``randomness.seed`` is set, the epochs are seeded too (a ``worker_init_fn`` in the
+    config stays and then has to seed its workers), and persistent workers of the
+    train dataloader are turned off, which is logged.
 
     Args:
         cfg (mmengine.Config): The config of a training run.
     """
-    hooks = cfg.get("default_hooks") or {}
-    checkpoint = hooks.get("checkpoint")
-    if checkpoint and checkpoint.get("type") in ("CheckpointHook", CheckpointHook):
+    if cfg.get("default_hooks") is None:
+        cfg.default_hooks = {}
+    hooks = cfg.default_hooks
+    if "checkpoint" not in hooks:
+        # What the Runner would add.
+        hooks["checkpoint"] = {"type": "CheckpointHook"}
+    checkpoint = hooks["checkpoint"]
+    if isinstance(checkpoint, dict) and checkpoint.get("type") in CHECKPOINT_HOOKS:
         checkpoint["type"] = "CrashSafeCheckpointHook"
         checkpoint["_scope_"] = "mmengine"
     if (cfg.get("randomness") or {}).get("seed") is None:

@@ -62,6 +62,19 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return "; did you mean " + " or ".join(repr(choice) for choice in found) + "?"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, for use within a sentence.
+
+    Args:
+        error (BaseException): What was raised.
+
+    Returns:
+        str: At most 160 characters; the error's type where it has no message.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
 def explain(error: BaseException) -> str | None:
     """Return the sentence that mends an error, or None if it is a bug.
 

@@ -38,9 +38,9 @@ def dataset(tmp_path):
 
 def test_good_lists_pass(dataset):
     dataset("a.mp4 0\nb.mp4 1\n")
-    dataset("a.mp4\nb.mp4\n")  # a list without labels
     dataset("a 0\nb 1\n")  # DecordInit adds .mp4
     dataset("with space.mp4,1\n", delimiter=",")
+    dataset("a.mp4\t1\n", delimiter=None)
     dataset("a.mp4 0 3 5\n", multi_class=True)
     dataset("a.mp4 0\n", type="mmaction.VideoDataset", num_classes=1)
 
@@ -52,6 +52,11 @@ def test_good_lists_pass(dataset):
         ("", {}, r"list\.txt is empty"),
         ("\n \n", {}, r"list\.txt is empty"),
         ("a.mp4 0\nb.mp4 x\n", {}, r"list\.txt, line 2 has the label 'x'"),
+        ("a.mp4 0\nb.mp4\n", {}, r"list\.txt, line 2 has 1 field where 'path label'"),
+        ("a.mp4\n", {"multi_class": True}, "line 1 has 1 field where"),
+        ("a.mp4 -1\n", {}, r"list\.txt, line 1 has the label '-1', .* number from 0"),
+        ("a.mp4 ²\n", {}, "line 1 has the label"),
+        ("a.mp4,0\n", {"delimiter": ["", ""]}, r"dict\(dataset=dict\(delimiter=','"),
         ("a.mp4 0\n\nb.mp4 1\n", {}, r"list\.txt, line 2 is empty"),
         ("a.mp4 0\nwith space.mp4 1\n", {}, r"line 2 has 3 fields.*delimiter=','"),
         ("a.mp4 4\n", {"num_classes": 4}, r"line 1 has the label 4.*\(labels 0 to 3\)"),
@@ -86,11 +91,12 @@ def test_what_is_not_on_a_disk_is_left_alone():
 @pytest.mark.parametrize(
     ("line", "keys", "sentence"),
     [
-        ("folder 10", {}, None),
         ("folder 10 1", {}, None),
         ("folder 5 10 1", {"with_offset": True}, None),
         ("folder ten 1", {}, "'ten' where a number of frames"),
-        ("folder", {}, "1 fields where 'folder total_frames label'"),
+        ("folder", {}, "1 field where 'folder total_frames label'"),
+        ("folder 10", {}, "2 fields where 'folder total_frames label'"),
+        ("folder 10 -1", {}, "label '-1'"),
     ],
 )
 def test_lines_of_frames(line, keys, sentence):

@@ -228,8 +228,10 @@ def test_folder_made_with_other_parameters_is_refused(small):
 
 def test_overwrite_replaces_the_folder(tmp_path):
     root = generate_bookends(tmp_path / "data", SMALL)
+    (root / "train" / "holiday.mp4").write_text("the user's own")
     other = dataclasses.replace(SMALL, train=4, val=2, seed=9)
     generate_bookends(root, other, overwrite=True)
+    (root / "train" / "holiday.mp4").unlink()  # fails if it was deleted
     fresh = generate_bookends(tmp_path / "fresh", other)
     assert read_files(root) == read_files(fresh)
 
@@ -240,7 +242,11 @@ def test_strangers_folder_is_refused(tmp_path):
         generate_bookends(tmp_path, SMALL)
     with pytest.raises(ValueError, match="is a file"):
         generate_bookends(tmp_path / "thesis.txt", SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "000001.mp4").write_text("irreplaceable too")
+    with pytest.raises(ValueError, match="not even --overwrite"):
+        generate_bookends(tmp_path, SMALL, overwrite=True)
+    assert set(read_files(tmp_path)) == {"thesis.txt", "train/000001.mp4"}
 
 
 @pytest.mark.parametrize(

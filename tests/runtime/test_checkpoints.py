@@ -164,10 +164,25 @@ def test_records_on_which_mmengine_would_act_are_dropped():
     assert loaded["message_hub"]["runtime_info"] == {"best_score": 1.0}
 
 
-def test_ordinary_records_stay():
-    info = {"keep_ckpt_ids": [1, 2], "best_ckpt": "/work/best_epoch_2.pth"}
+def test_ordinary_records_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    info = {"keep_ckpt_ids": [1, 2], "best_ckpt": str(tmp_path / "best_epoch_2.pth")}
+    info |= {"best_ckpt_acc": "./best_acc.pth", "best_ckpt_f1": None}
     content = {"message_hub": {"runtime_info": info}}
-    assert save_and_load(content) == content
+    torch.save(content, "epoch_2.pth")
+    assert load_safely("epoch_2.pth") == content
+    assert load_safely(tmp_path / "epoch_2.pth") == content
+
+
+@pytest.mark.parametrize(
+    "best", ["/work/best_epoch_2.pth", "other/best.pth", "sub/../../best.pth", "a.txt"]
+)
+def test_best_checkpoint_of_another_folder_is_dropped(tmp_path, monkeypatch, best):
+    monkeypatch.chdir(tmp_path)
+    info = {"best_ckpt": best, "best_score": 1.0}
+    torch.save({"message_hub": {"runtime_info": info}}, "epoch_2.pth")
+    loaded = load_safely("epoch_2.pth")
+    assert loaded["message_hub"]["runtime_info"] == {"best_score": 1.0}
 
 
 def test_files_that_are_no_checkpoints_say_so(tmp_path):

@@ -68,6 +68,12 @@ def test_import_says_what_is_missing_or_unfit(tmp_path, changes, sentence):
     assert re.search(sentence, last), last
 
 
+def test_mmengine_lite_needs_pkg_resources_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(DISTRIBUTIONS, "mmengine", "mmengine-lite")
+    last = import_with(tmp_path / "site", **PIECES)
+    assert last.startswith("ImportError: mmengine-lite needs pkg_resources")
+
+
 def test_this_environment_is_fit():
     import polynl_mm.runtime
 

@@ -1,6 +1,7 @@
 import os
 import random
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,14 +10,16 @@ from mmengine.config import Config
 from mmengine.dataset import worker_init_fn
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
 from polynl_mm.runtime.atomic_files import AtomicLocalBackend
 from polynl_mm.runtime.resumable import (
+    EpochSeedHook,
     find_checkpoint_to_resume,
     make_resumable,
     seed_everything,
+    seed_worker,
 )
 
 
@@ -170,3 +173,48 @@ def test_config_changes_only_where_needed():
     own = Config({"default_hooks": {"checkpoint": {"type": "MyCheckpointHook"}}})
     make_resumable(own)
     assert own.default_hooks.checkpoint.type == "MyCheckpointHook"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"default_hooks": None},
+        {"default_hooks": {"timer": {"type": "IterTimerHook"}}},
+        {"default_hooks": {"checkpoint": {"type": "mmengine.CheckpointHook"}}},
+    ],
+    ids=["nothing", "none", "others", "scoped"],
+)
+def test_every_config_writes_checkpoints_crash_safely(content):
+    cfg = Config(content)
+    make_resumable(cfg)
+    assert cfg.default_hooks.checkpoint.type == "CrashSafeCheckpointHook"
+
+
+def test_config_without_checkpoints_stays_without():
+    cfg = Config({"default_hooks": {"checkpoint": None}})
+    make_resumable(cfg)
+    assert cfg.default_hooks.checkpoint is None
+
+
+def own_worker_init_fn(worker_id, **kwargs):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, False),
+        (partial(worker_init_fn, num_workers=1, rank=0, seed=5), False),
+        (own_worker_init_fn, True),
+        (partial(own_worker_init_fn, folder="a"), True),
+    ],
+    ids=["none", "mmengine", "own", "own-in-config"],
+)
+def test_own_set_up_of_the_workers_stays(given, kept):
+    loader = SimpleNamespace(worker_init_fn=given)
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    EpochSeedHook().before_train(
+        SimpleNamespace(train_loop=loop, train_dataloader=loader)
+    )
+    assert loader.worker_init_fn is (given if kept else seed_worker)

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.prediction import count_readable_frames, read_frames
+from polynl_mm.runtime.prediction import (
+    UnreadableVideoError,
+    count_readable_frames,
+    read_frames,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,33 @@ def test_prints_classes_with_probabilities(
     before, after = (read_frames(p, np.arange(1))[0] for p in (video, copy))
     changed = np.abs(before.astype(int) - after.astype(int)).max(-1) > 60
     assert 0.01 < changed.mean() < 0.7, "the text must cover a part of the frame"
+
+
+@pytest.mark.parametrize("average", ["score", None])
+def test_probabilities_whatever_the_config_averages(
+    untrained, tool, tiny_dataset, tmp_path, average
+):
+    out, video = tmp_path / "p.json", tiny_dataset / "videos" / "3.mp4"
+    option = f"model.cls_head.average_clips={average}"
+    arguments = ["--json", str(out), "--device", "cpu", "--cfg-options", option]
+    assert tool("predict").main([*untrained, str(video), *arguments]) == 0
+    (record,) = json.loads(out.read_text())
+    assert sum(record["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_videos_of_one_name_have_copies_of_their_own(
+    untrained, tool, tiny_dataset, tmp_path
+):
+    videos = [tmp_path / "one" / "x.mp4", tmp_path / "two" / "x.mp4"]
+    for index, video in enumerate(videos):
+        video.parent.mkdir()
+        source = tiny_dataset / "videos" / f"{index}.mp4"
+        video.write_bytes(source.read_bytes())
+    out = tmp_path / "out"
+    for _ in range(2):  # the second run replaces the copies of the first
+        tool("predict").main([*untrained, *map(str, videos), "--out-dir", str(out)])
+        names = sorted(path.name for path in out.iterdir())
+        assert names == ["x_predicted.mp4", "x_predicted_2.mp4"]
 
 
 def test_unreadable_videos_do_not_disturb_the_others(
@@ -94,6 +125,46 @@ def test_frames_come_in_the_order_asked_for(tmp_path):
     frames = read_frames(str(path), np.array([7, 2, 2, 0]))
     levels = [round(frame.mean() / 25) for frame in frames]
     assert levels == [7, 2, 2, 0]
+
+
+class Capture:
+    """A video of eight frames, of which only those in ``good`` can be decoded."""
+
+    good = ()
+
+    def __init__(self, path):
+        self.index = -1
+
+    def grab(self):
+        self.index += 1
+        return self.index < 8
+
+    def retrieve(self):
+        if self.index in self.good:
+            return True, np.full((4, 4, 3), self.index, np.uint8)
+        return False, None
+
+    def release(self):
+        pass
+
+
+def test_frames_that_cannot_be_decoded_are_passed_over(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    with pytest.raises(UnreadableVideoError, match=r"a\.mp4: none of the frames"):
+        read_frames("a.mp4", np.arange(4))
+    monkeypatch.setattr(Capture, "good", (1, 5))
+    frames = read_frames("a.mp4", np.arange(8))
+    assert [frame.max() for frame in frames] == [1, 1, 1, 1, 5, 5, 5, 5]
+
+
+def test_errors_of_opencv_are_said(monkeypatch):
+    def fail(self):
+        raise cv2.error("bad stream")
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    monkeypatch.setattr(Capture, "grab", fail)
+    with pytest.raises(UnreadableVideoError, match=r"a\.mp4: OpenCV.*bad stream"):
+        read_frames("a.mp4", np.arange(4))
 
 
 def test_config_that_reads_no_videos(untrained, tool, tmp_path, capsys):

@@ -15,7 +15,9 @@ case "$*" in
     "-m venv"*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
     "-m pip --version") ;;
     "-m pip install"*) echo "${@:7}" >> "$PIP_LOG"; exit "${PIP_STATUS:-0}" ;;
-    *"import torch"*) exit "${NO_TORCH:-0}" ;;
+    *"import torch"*)
+        [ -z "${NO_TORCH:-}" ] || echo "OSError: libcudart is lost" >&2
+        exit "${NO_TORCH:-0}" ;;
     *) exec "$REAL_PYTHON" "$@" ;;
 esac
 """
@@ -111,6 +113,27 @@ def test_venv_that_does_not_run_is_made_again(checkout):
     (checkout.root / ".venv" / "bin" / "python").write_text("exit 1")
     (checkout.root / ".venv" / "half").touch()
     assert "Environment: .venv, with Python 3." in checkout.set_up()[1]
+    assert not (checkout.root / ".venv" / "half").exists()
+
+
+def test_creation_that_was_interrupted_is_done_again(checkout):
+    for name in ("python", "python3"):
+        checkout.add(name, PYTHON.replace("mkdir -p", "exit 130; mkdir -p"))
+    _, said = checkout.set_up(status=1)
+    assert said.splitlines()[-1].startswith("Error: 'python3 -m venv' does not work")
+    for name in ("python", "python3"):
+        checkout.add(name, PYTHON)
+    assert checkout.set_up()[0]
+
+
+def test_foreign_venv_that_does_not_run_is_left_alone(checkout):
+    theirs = checkout.root / ".venv" / "bin" / "python"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("exit 1")
+    asked, said = checkout.set_up(status=1)
+    assert asked == [] and theirs.read_text() == "exit 1"
+    assert said.startswith("Error: ") and "move it away" in said
+    assert said.count("\n") == 1
 
 
 def test_active_environment_keeps_what_it_has(checkout):
@@ -118,6 +141,36 @@ def test_active_environment_keeps_what_it_has(checkout):
     assert asked == [f"matplotlib>=3.8 -e {checkout.root}"]
     assert not (checkout.root / ".venv").exists()
     assert "python" in said.splitlines()[-1]
+
+
+def test_broken_package_of_the_active_environment_is_not_replaced(checkout, tmp_path):
+    package = tmp_path / "site" / "mmcv"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise OSError('two\\nlibGL is lost')")
+    env = {"POLYNL_ENV": "active", "PYTHONPATH": str(package.parent)}
+    asked, said = checkout.set_up(status=1, **env)
+    assert asked == []
+    assert said.splitlines()[-1] == (
+        "Error: mmcv is in the active environment but cannot be imported: OSError: "
+        "libGL is lost"
+    )
+    # What is about to be installed may be missing.
+    (package / "__init__.py").write_text(
+        "raise ModuleNotFoundError(name='pytest_to_come')"
+    )
+    with open(checkout.root / "requirements" / "stack.txt", "a") as file:
+        file.write("pytest_to_come\n")
+    asked, _ = checkout.set_up(**env)
+    assert "mmcv" not in asked[0] and "pytest_to_come" in asked[0]
+
+
+def test_broken_torch_of_the_active_environment_is_not_replaced(checkout):
+    asked, said = checkout.set_up(status=1, POLYNL_ENV="active", NO_TORCH="1")
+    assert asked == []
+    assert said == (
+        "Error: torch is in the active environment but does not work: "
+        "OSError: libcudart is lost\n"
+    )
 
 
 def test_full_mmcv_in_the_venv_is_kept(checkout, tmp_path):

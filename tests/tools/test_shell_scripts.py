@@ -1,6 +1,7 @@
 """What the shell scripts start, seen by stand-ins for python and srun."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SHOW = """#!/usr/bin/env bash
 printf '%s\\n' "$@"
 echo "OMP=$OMP_NUM_THREADS PYTHONPATH=$PYTHONPATH"
+echo "PORT=${MASTER_PORT:-}"
 """
 
 
@@ -22,7 +24,8 @@ def run(tmp_path):
 
     def start(script, *arguments, status=0, **env):
         dropped = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PORT", "NNODES", "PYTHON")
-        dropped += ("PYTHONPATH", "VIRTUAL_ENV")
+        dropped += ("PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")
+        dropped += ("POLYNL_ENV", "MASTER_ADDR", "MASTER_PORT")
         kept = {k: v for k, v in os.environ.items() if k not in dropped}
         done = subprocess.run(
             ["bash", TOOLS / script, *arguments],
@@ -70,7 +73,10 @@ def test_dist_test_on_two_machines(run):
         "--launcher",
         "pytorch",
         f"OMP=3 PYTHONPATH={TOOLS.parent}:mine",
+        "PORT=",
     ]
+    said = run("dist_train.sh", "c.py", "8", status=2, NNODES="2")
+    assert len(said) == 1 and said[0].startswith("Error: NNODES=2 needs MASTER_ADDR")
 
 
 def test_slurm(run):
@@ -92,6 +98,42 @@ def test_slurm(run):
     said = run("slurm_test.sh", "p", "n", "c.py", "e.pth", GPUS="2", GPUS_PER_NODE="0")
     assert not [argument for argument in said if "gres" in argument]
     assert str(TOOLS / "test.py") in said and "e.pth" in said
+
+
+def test_slurm_takes_the_port_it_is_given(run):
+    arguments = ("slurm_train.sh", "p", "n", "c.py")
+    assert run(*arguments, PORT="1234", PYTHON="py")[-1] == "PORT=1234"
+    both = {"PORT": "1234", "MASTER_PORT": "99", "PYTHON": "py"}
+    assert run(*arguments, **both)[-1] == "PORT=99"
+    assert 12000 <= int(run(*arguments, PYTHON="py")[-1].removeprefix("PORT=")) < 32000
+
+
+@pytest.mark.parametrize(
+    ("env", "chosen"),
+    [
+        ({}, "venv"),
+        ({"VIRTUAL_ENV": "/mine"}, "python"),
+        ({"POLYNL_ENV": "active"}, "python"),
+        ({"CONDA_PREFIX": "/conda/envs/mine", "CONDA_DEFAULT_ENV": "mine"}, "python"),
+        ({"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "base"}, "venv"),
+        ({"PYTHON": "python", "POLYNL_ENV": ""}, "python"),
+    ],
+    ids=["none", "venv", "active", "conda", "conda-base", "PYTHON"],
+)
+def test_active_environment_goes_before_the_venv(tmp_path, env, chosen):
+    shutil.copytree(TOOLS, tmp_path / "tools")
+    for says, folder in {"python": "bin", "venv": ".venv/bin"}.items():
+        folder = tmp_path / folder
+        folder.mkdir(parents=True)
+        (folder / "python").write_text(f"#!/bin/sh\necho {says}\n")
+        (folder / "python").chmod(0o755)
+    done = subprocess.run(
+        ["bash", tmp_path / "tools" / "dist_train.sh", "c.py", "1"],
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **env},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{chosen}\n", done.stderr
 
 
 def test_unfit_arguments(run):

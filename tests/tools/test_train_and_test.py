@@ -18,18 +18,12 @@ class Harmful:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_config, tmp_path_factory):
+def trained(tiny_config, tmp_path_factory, tool):
     """A config and the folder of its finished training."""
-    import importlib.util
-    from pathlib import Path
-
     folder = tmp_path_factory.mktemp("trained")
     config = tiny_config(folder / "tiny.py", epochs=1)
-    path = Path(__file__).resolve().parents[2] / "tools" / "train.py"
-    spec = importlib.util.spec_from_file_location("tool_train", path)
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
-    train.main([str(config), "--work-dir", str(folder / "run"), "--seed", "1"])
+    work = ["--work-dir", str(folder / "run")]
+    tool("train").main([str(config), *work, "--seed", "1"])
     return config, folder / "run"
 
 
