@@ -87,16 +87,16 @@ def format_results(results: dict[str, list[dict]], costs: dict[str, dict]) -> st
         lowest, seconds per epoch, parameters, GFLOPs.
     """
     lines = [
-        "| block | top-1, % | lowest | s/epoch | parameters | GFLOPs |",
-        "|---|---|---|---|---|---|",
+        "| block | seeds | top-1, % | lowest | s/epoch | parameters | GFLOPs |",
+        "|---|---|---|---|---|---|---|",
     ]
     for block, runs in results.items():
         top1 = [100 * run["top1"] for run in runs]
-        spread = statistics.stdev(top1) if len(top1) > 1 else 0.0
+        spread = f" ± {statistics.stdev(top1):.1f}" if len(top1) > 1 else ""
         seconds = statistics.median(run["seconds_per_epoch"] for run in runs)
         cost = costs[block]
         lines.append(
-            f"| {BLOCKS[block]} | {statistics.mean(top1):.1f} ± {spread:.1f} "
+            f"| {BLOCKS[block]} | {len(top1)} | {statistics.mean(top1):.1f}{spread} "
             f"| {min(top1):.1f} | {seconds:.1f} | {cost['parameters']:,} "
             f"| {cost['gflops']:.3f} |"
         )
