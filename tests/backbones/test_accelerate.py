@@ -60,7 +60,7 @@ def test_outputs_weights_and_modes_stay(mode, sub_sample):
     expected = model(x)
     weights = dict(model.named_parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model.second.phi.requires_grad_(False)
+    model.second.g.requires_grad_(False)
 
     assert accelerate_non_local(model) == 2
     assert isinstance(model.first[1], NonLocalBlock3d) and not model.first[1].training
@@ -69,7 +69,7 @@ def test_outputs_weights_and_modes_stay(mode, sub_sample):
     after = dict(model.named_parameters())
     assert list(after) == list(weights)
     assert all(after[name] is weights[name] for name in weights)
-    assert not any(p.requires_grad for p in model.second.phi.parameters())
+    assert not any(p.requires_grad for p in model.second.g.parameters())
 
     model(x).sum().backward()
     optimizer.step()
