@@ -94,15 +94,24 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
-        # For the config with the plugin; they match nothing in this one.
-        # These weigh context against features: not to be pulled to zero.
-        # The plugin starts as the identity, and learns sooner with larger steps.
+        # For the configs with a plugin; they match nothing in this one. A plugin starts
+        # as the identity, and learns sooner with larger steps. What weighs context
+        # against features is not to be pulled to zero.
         custom_keys={
             "poly_nl": dict(lr_mult=3.0),
             "poly_nl.alpha": dict(lr_mult=3.0, decay_mult=0.0),
             "poly_nl.beta": dict(lr_mult=3.0, decay_mult=0.0),
+            "non_local_block": dict(lr_mult=3.0),
+            "spectral_nl": dict(lr_mult=3.0),
             "spectral_nl.alpha": dict(lr_mult=3.0, decay_mult=0.0),
+            "non_local_stage": dict(lr_mult=3.0),
             "non_local_stage.alpha": dict(lr_mult=3.0, decay_mult=0.0),
+            "pyramid_nl": dict(lr_mult=3.0),
+            "double_attention": dict(lr_mult=3.0),
+            "efficient_attention": dict(lr_mult=3.0),
+            "global_context": dict(lr_mult=3.0),
+            "compact_generalized_nl": dict(lr_mult=3.0),
+            "criss_cross": dict(lr_mult=3.0),
             "criss_cross.gamma": dict(lr_mult=3.0, decay_mult=0.0),
         },
     ),
