@@ -8,16 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from polynl_mm.analysis.quickstart import (
-    FULL,
-    PROCESSES,
-    ROOT,
-    Size,
-    accuracy_curve,
-    measure_model,
-    seconds_per_epoch,
-    train,
-)
+from polynl_mm.analysis.quickstart import FULL, PROCESSES, Size, measure_model, train
+from polynl_mm.analysis.runs import ROOT, accuracy_curve, seconds_per_epoch
 from polynl_mm.datasets.bookends import generate_bookends
 from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors

@@ -1,25 +1,28 @@
 """The main job: Bookends with and without PolyNL3d, from videos to a picture."""
 
 import argparse
-import contextlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from polynl_mm.analysis.runs import (
+    ROOT,
+    EpochReporter,
+    accuracy_curve,
+    find_scalars,
+    read_scalars,
+    run_tool,
+    seconds_per_epoch,
+)
 from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
 from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
-from polynl_mm.runtime.user_errors import UserError, user_errors
+from polynl_mm.runtime.user_errors import user_errors
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
     "no_plugin": "configs/bookends/slowonly_r18_2xb16-8x2x1-5e_bookends-rgb.py",
     "poly_nl": "configs/bookends/slowonly_r18-polynl_2xb16-8x2x1-5e_bookends-rgb.py",
@@ -58,65 +61,6 @@ FAST = Size(
     epochs=3,
     batch_size=8,
 )
-
-
-def read_scalars(path: str | Path) -> list[dict]:
-    """Read the ``scalars.json`` of an MMEngine run.
-
-    Args:
-        path (str | Path): The file: one JSON object on each line.
-
-    Returns:
-        list[dict]: The objects. A last line that is still being written is left out.
-    """
-    records = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
-
-
-def find_scalars(run: str | Path) -> Path | None:
-    """Find the newest ``scalars.json`` below the work dir of a run.
-
-    Args:
-        run (str | Path): The work dir.
-
-    Returns:
-        Path | None: The file, if there is one yet.
-    """
-    found = Path(run).glob("*/vis_data/scalars.json")
-    return max(found, key=lambda path: path.parts[-3], default=None)
-
-
-def accuracy_curve(records: Sequence[Mapping]) -> list[float]:
-    """Return the validation accuracies of a run.
-
-    Args:
-        records (Sequence[Mapping]): From :func:`read_scalars`.
-
-    Returns:
-        list[float]: Top-1 accuracy from 0 to 1, one for each epoch.
-    """
-    return [record["acc/top1"] for record in records if "acc/top1" in record]
-
-
-def seconds_per_epoch(records: Sequence[Mapping]) -> float:
-    """Return how long a training epoch took, without validation and checkpoints.
-
-    Args:
-        records (Sequence[Mapping]): From :func:`read_scalars`.
-
-    Returns:
-        float: Seconds, the mean over the epochs; nan if there was no training.
-    """
-    seconds, seen, epochs = 0.0, 0, 0
-    for record in records:
-        if "loss" in record:
-            # `time` is seconds per iteration since shortly before the last record.
-            seconds += record["time"] * (record["step"] - seen)
-            seen, epochs = record["step"], max(epochs, record["epoch"])
-    return seconds / epochs if epochs else float("nan")
 
 
 def measure_model(config: str | Path) -> dict[str, float]:
@@ -207,88 +151,6 @@ def plot_accuracy(curves: Mapping[str, Sequence[float]], path: str | Path) -> No
     axes.legend(loc="center right")
     with renamed_when_complete(path) as partial:
         figure.savefig(partial, format="png")
-
-
-def run_tool(command: Sequence[str], log: Path, watch=lambda: None) -> None:
-    """Run one of the tools, with its output in a file.
-
-    Args:
-        command (Sequence[str]): Program and arguments.
-        log (Path): Where the output goes.
-        watch (Callable): Called every half second while the tool runs.
-
-    Raises:
-        UserError: If the tool fails; its last lines are printed first.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHON": sys.executable},
-        )
-        with ended_on_error(process):
-            while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.5)
-                watch()
-    if process.returncode:
-        with open(log, encoding="utf-8", errors="replace") as lines:
-            print("".join(deque(lines, 30)), file=sys.stderr)
-        raise UserError(
-            f"{Path(command[1]).name} ended with status {process.returncode}; its "
-            f"last lines are above, all of them in {log}."
-        )
-
-
-@contextlib.contextmanager
-def ended_on_error(process: subprocess.Popen) -> Iterator[None]:
-    """Leave no training behind when this process is interrupted or fails.
-
-    Args:
-        process (subprocess.Popen): What to end.
-
-    Yields:
-        None: Nothing.
-    """
-    try:
-        yield
-    except BaseException:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        raise
-
-
-class EpochReporter:
-    """Prints a line for each epoch that a run has finished.
-
-    Args:
-        run (Path): The work dir of the run.
-        title (str): What to call it.
-        epochs (int): How many epochs it will have.
-    """
-
-    def __init__(self, run: Path, title: str, epochs: int):
-        self.run, self.title, self.epochs = run, title, epochs
-        self.reported = 0
-
-    def __call__(self) -> None:
-        """Print what is new since the last call."""
-        path = find_scalars(self.run)
-        curve = accuracy_curve(read_scalars(path)) if path else []
-        for epoch in range(self.reported, len(curve)):
-            print(
-                f"  {self.title}, epoch {epoch + 1} of {self.epochs}: "
-                f"validation top-1 {curve[epoch]:.1%}",
-                flush=True,
-            )
-        self.reported = len(curve)
 
 
 def config_options(size: Size) -> list[str]:

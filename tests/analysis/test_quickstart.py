@@ -3,64 +3,13 @@
 import json
 import os
 import subprocess
-import sys
-import time
 
 import pytest
 from matplotlib.image import imread
+from mmengine_scalars import SCALARS
 
 from polynl_mm.analysis import quickstart as qs
 from polynl_mm.runtime.user_errors import UserError
-
-# Two epochs of five iterations, as MMEngine writes them.
-SCALARS = [
-    {"loss": 0.7, "time": 0.5, "epoch": 1, "iter": 2, "step": 2},
-    {"loss": 0.6, "time": 1.0, "epoch": 1, "iter": 5, "step": 5},
-    {"acc/top1": 0.55, "time": 9.0, "step": 1},
-    {"loss": 0.5, "time": 2.0, "epoch": 2, "iter": 10, "step": 10},
-    {"acc/top1": 0.95, "time": 9.0, "step": 2},
-]
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Make the work dir of a run that was started twice."""
-    for name, records in ("20260101_000000", SCALARS[:3]), ("20260102_000000", SCALARS):
-        folder = tmp_path / "run" / name / "vis_data"
-        folder.mkdir(parents=True)
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        (folder / "scalars.json").write_text(lines)
-    return tmp_path / "run"
-
-
-def test_scalars_of_the_newest_start_are_found(run, tmp_path):
-    assert qs.read_scalars(qs.find_scalars(run)) == SCALARS
-    assert qs.find_scalars(tmp_path / "nothing here") is None
-
-
-def test_half_written_line_is_left_out(run):
-    path = qs.find_scalars(run)
-    path.write_text(path.read_text() + '{"acc/top1": 0.9')
-    assert qs.read_scalars(path) == SCALARS
-
-
-def test_accuracy_curve_and_time():
-    assert qs.accuracy_curve(SCALARS) == [0.55, 0.95]
-    # (2 * 0.5 + 3 * 1.0 + 5 * 2.0) / 2
-    assert qs.seconds_per_epoch(SCALARS) == pytest.approx(7.0)
-
-
-def test_epochs_are_reported_once(run, capsys):
-    path = qs.find_scalars(run)
-    lines = path.read_text().splitlines(keepends=True)
-    reporter = qs.EpochReporter(run, "PolyNL3d", 2)
-    for end in (2, 4, 4, 5):
-        path.write_text("".join(lines[:end]))
-        reporter()
-    assert capsys.readouterr().out.splitlines() == [
-        "  PolyNL3d, epoch 1 of 2: validation top-1 55.0%",
-        "  PolyNL3d, epoch 2 of 2: validation top-1 95.0%",
-    ]
 
 
 def test_table_lines_up():
@@ -117,35 +66,6 @@ def test_acceptance_is_measured_on_enough_clips():
     changed = [line for line in plugin.read_text().splitlines() if "=" in line]
     assert plain.name in changed[0]
     assert not any("optim" in line or "cfg =" in line for line in changed)
-
-
-def test_failing_tool_is_reported_with_its_last_lines(tmp_path, capsys):
-    script = tmp_path / "fail.py"
-    script.write_text("for i in range(99): print('line', i)\nraise SystemExit(3)")
-    with pytest.raises(UserError, match=r"fail\.py ended with status 3.*fail\.log"):
-        qs.run_tool([sys.executable, str(script)], tmp_path / "fail.log")
-    error = capsys.readouterr().err
-    assert "line 98" in error and "line 69" in error and "line 68" not in error
-
-
-def test_interruption_ends_the_tool(tmp_path):
-    marker = tmp_path / "pid"
-    script = tmp_path / "sleep.py"
-    script.write_text(
-        f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid()))\n"
-        "time.sleep(60)"
-    )
-
-    def interrupt():
-        if marker.exists() and marker.read_text():
-            raise KeyboardInterrupt
-
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        qs.run_tool([sys.executable, str(script)], tmp_path / "log", interrupt)
-    assert time.monotonic() - start < 20
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(marker.read_text()), 0)
 
 
 @pytest.fixture
