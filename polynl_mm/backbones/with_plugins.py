@@ -3,8 +3,7 @@
 import copy
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weights
 from polynl_mm.backbones.placement import find_hosts
 from polynl_mm.plugins import Plugin
 from polynl_mm.runtime.tsm_optimizer import include_all_parameters
@@ -93,7 +93,7 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
         for host in find_hosts(module, _check_entry(entry))
     ]
     inserted = [_attach(module, *plan) for plan in planned]
-    _keep_plugins_through_init_weights(module, inserted)
+    keep_plugins_through_init_weights(module, inserted)
     _log(module, inserted)
     if "mmaction" in sys.modules:
         include_all_parameters()
@@ -315,55 +315,6 @@ def _run_plugin(
         )
     clips = output.unflatten(0, (-1, num_segments)).transpose(1, 2)  # (B, C, T, H, W)
     return plugin(clips).transpose(1, 2).flatten(0, 1)
-
-
-def _keep_plugins_through_init_weights(module: nn.Module, inserted: list[str]) -> None:
-    """Have ``module.init_weights`` leave the plugins' own initial weights alone.
-
-    MMAction2's backbones set every norm weight below them to 1 and every convolution to
-    their own scheme, which would end the identity at the start.
-    """
-    if not hasattr(module, "init_weights"):
-        return
-    known = getattr(module, "plugin_paths", [])
-    module.plugin_paths = [*known, *inserted]
-    # Callables of this module, so that a deep copy or a pickle has its own.
-    module.init_weights = partial(init_weights, module)
-
-
-def init_weights(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Initialise the backbone; plugins change only by weights loaded for them."""
-    plugins = [self.get_submodule(path) for path in self.plugin_paths]
-    initial = [copy.deepcopy(plugin.state_dict()) for plugin in plugins]
-    with _watch_loading(plugins) as loaded:
-        type(self).init_weights(self, *args, **kwargs)
-    for plugin, state in zip(plugins, initial, strict=True):
-        if plugin not in loaded:
-            plugin.load_state_dict(state)
-
-
-@contextmanager
-def _watch_loading(plugins: list[nn.Module]) -> Iterator[set[nn.Module]]:
-    """Note which plugins a state dict has weights for, and excuse it for the others.
-
-    Some backbones load their pretrained weights strictly, and a checkpoint of the plain
-    backbone has none for its plugins.
-    """
-    loaded: set[nn.Module] = set()
-
-    def note(plugin: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
-        if any(key.startswith(prefix) for key in state_dict):
-            loaded.add(plugin)
-        else:
-            own = plugin.state_dict(prefix=prefix)
-            state_dict.update(own)
-
-    handles = [plugin.register_load_state_dict_pre_hook(note) for plugin in plugins]
-    try:
-        yield loaded
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _log(module: nn.Module, inserted: list[str]) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 from polynl_mm.ops.factored import double_attention
 from polynl_mm.plugins.base import (
     Axes,
-    check_whole,
     groups_as_samples,
     samples_as_groups,
 )
@@ -29,11 +28,14 @@ class _DoubleAttention(ResidualPlugin):
         norm_cfg: dict | None = None,
         zero_init: bool = True,
     ) -> None:
-        inner = max(in_channels // reduction, 1) if reduction else in_channels
         super().__init__(
-            in_channels, inner, axes=axes, norm_cfg=norm_cfg, zero_init=zero_init
+            in_channels,
+            reduction=reduction,
+            axes=axes,
+            norm_cfg=norm_cfg,
+            zero_init=zero_init,
         )
-        check_whole(self, "reduction", reduction, 1, in_channels)
+        inner = self.inner_channels
         self.theta = self.projection(in_channels, inner)
         self.phi = self.projection(in_channels, inner)
         self.g = self.projection(in_channels, inner)

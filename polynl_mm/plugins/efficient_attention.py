@@ -30,11 +30,14 @@ class _EfficientAttention(ResidualPlugin):
         norm_cfg: dict | None = None,
         zero_init: bool = True,
     ) -> None:
-        inner = max(in_channels // reduction, 1) if reduction else in_channels
         super().__init__(
-            in_channels, inner, axes=axes, norm_cfg=norm_cfg, zero_init=zero_init
+            in_channels,
+            reduction=reduction,
+            axes=axes,
+            norm_cfg=norm_cfg,
+            zero_init=zero_init,
         )
-        check_whole(self, "reduction", reduction, 1, in_channels)
+        inner = self.inner_channels
         check_whole(self, "heads", heads, 1, inner)
         if inner % heads:
             raise ValueError(

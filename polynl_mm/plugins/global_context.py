@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops.factored import global_context
-from polynl_mm.plugins.base import Axes, check_whole, groups_as_samples
+from polynl_mm.plugins.base import Axes, groups_as_samples
 from polynl_mm.plugins.residual import ResidualPlugin
 
 
@@ -25,11 +25,14 @@ class _GlobalContext(ResidualPlugin):
         norm_cfg: dict | None = None,
         zero_init: bool = True,
     ) -> None:
-        inner = max(in_channels // reduction, 1) if reduction else in_channels
         super().__init__(
-            in_channels, inner, axes=axes, norm_cfg=norm_cfg, zero_init=zero_init
+            in_channels,
+            reduction=reduction,
+            axes=axes,
+            norm_cfg=norm_cfg,
+            zero_init=zero_init,
         )
-        check_whole(self, "reduction", reduction, 1, in_channels)
+        inner = self.inner_channels
         self.phi = self.projection(in_channels, 1)
         self.g = self.projection(in_channels, inner)
         self.layer_norm = nn.LayerNorm(inner)

@@ -14,7 +14,6 @@ from torch import Tensor
 from polynl_mm.ops.pyramid import pool_regions, pyramid_non_local
 from polynl_mm.plugins.base import (
     Axes,
-    check_whole,
     group_shape,
     groups_as_samples,
     samples_as_groups,
@@ -43,11 +42,14 @@ class _PyramidNL(ResidualPlugin):
         norm_cfg: dict | None = None,
         zero_init: bool = True,
     ) -> None:
-        inner = max(in_channels // reduction, 1) if reduction else in_channels
         super().__init__(
-            in_channels, inner, axes=axes, norm_cfg=norm_cfg, zero_init=zero_init
+            in_channels,
+            reduction=reduction,
+            axes=axes,
+            norm_cfg=norm_cfg,
+            zero_init=zero_init,
         )
-        check_whole(self, "reduction", reduction, 1, in_channels)
+        inner = self.inner_channels
         crossing = len(group_shape((0,) * self.dims, axes))
         grids = GRIDS[crossing] if grids is None else tuple(map(tuple, grids))
         if not grids or any(len(g) != crossing or min(g) < 1 for g in grids):

@@ -3,7 +3,7 @@
 import torch.nn as nn
 from torch import Tensor
 
-from polynl_mm.plugins.base import Axes, Plugin, build_norm
+from polynl_mm.plugins.base import Axes, Plugin, build_norm, check_whole
 
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -15,7 +15,7 @@ class ResidualPlugin(Plugin):
 
     Args:
         in_channels (int): C, at least 1.
-        inner_channels (int): The channels of the context, before ``out``.
+        reduction (int): The context has ``C // reduction`` channels, from 1 to C.
         axes (str): As in :class:`Plugin`.
         norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
         zero_init (bool): Start as the identity.
@@ -24,15 +24,17 @@ class ResidualPlugin(Plugin):
     def __init__(
         self,
         in_channels: int,
-        inner_channels: int,
         *,
-        axes: Axes = "spacetime",
-        norm_cfg: dict | None = None,
-        zero_init: bool = True,
+        reduction: int,
+        axes: Axes,
+        norm_cfg: dict | None,
+        zero_init: bool,
     ) -> None:
         super().__init__(in_channels, axes=axes)
+        check_whole(self, "reduction", reduction, 1, in_channels)
+        self.inner_channels = in_channels // reduction
         self.zero_init = zero_init
-        self.out = self.projection(inner_channels, in_channels, bias=not norm_cfg)
+        self.out = self.projection(self.inner_channels, in_channels, bias=not norm_cfg)
         self.norm = build_norm(self, norm_cfg, in_channels)[1] if norm_cfg else None
 
     def projection(

@@ -1,0 +1,63 @@
+"""The identity at the start, kept through a backbone's own initialisation.
+
+MMAction2's backbones set every norm weight below them to 1 and every convolution to
+their own scheme, which would end it.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+
+def keep_plugins_through_init_weights(module: nn.Module, inserted: list[str]) -> None:
+    """Have ``module.init_weights`` leave the plugins' own initial weights alone.
+
+    Args:
+        module (nn.Module): The network; nothing is done where it has no such method.
+        inserted (list[str]): The paths of plugins in it.
+    """
+    if not hasattr(module, "init_weights"):
+        return
+    known = getattr(module, "plugin_paths", [])
+    module.plugin_paths = [*known, *inserted]
+    # Callables of this module, so that a deep copy or a pickle has its own.
+    module.init_weights = partial(init_weights, module)
+
+
+def init_weights(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """Initialise the backbone; plugins change only by weights loaded for them."""
+    plugins = [self.get_submodule(path) for path in self.plugin_paths]
+    initial = [copy.deepcopy(plugin.state_dict()) for plugin in plugins]
+    with _watch_loading(plugins) as loaded:
+        type(self).init_weights(self, *args, **kwargs)
+    for plugin, state in zip(plugins, initial, strict=True):
+        if plugin not in loaded:
+            plugin.load_state_dict(state)
+
+
+@contextmanager
+def _watch_loading(plugins: list[nn.Module]) -> Iterator[set[nn.Module]]:
+    """Note which plugins a state dict has weights for, and excuse it for the others.
+
+    Some backbones load their pretrained weights strictly, and a checkpoint of the plain
+    backbone has none for its plugins.
+    """
+    loaded: set[nn.Module] = set()
+
+    def note(plugin: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+        if any(key.startswith(prefix) for key in state_dict):
+            loaded.add(plugin)
+        else:
+            own = plugin.state_dict(prefix=prefix)
+            state_dict.update(own)
+
+    handles = [plugin.register_load_state_dict_pre_hook(note) for plugin in plugins]
+    try:
+        yield loaded
+    finally:
+        for handle in handles:
+            handle.remove()
