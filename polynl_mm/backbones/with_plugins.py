@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -50,8 +52,9 @@ def WithPlugins(  # noqa: N802 - a registry type, named as one
     cls = _find_backbone(of) if isinstance(of, str) else of
     # A copy, because ResNet3dSlowFast changes the pathway dicts it is given.
     arguments = copy.deepcopy(backbone)
-    _check_arguments(cls, arguments)
-    return insert_plugins(cls(**arguments), plugins)
+    with _naming_unknown_arguments(cls, arguments):
+        built = cls(**arguments)
+    return insert_plugins(built, plugins)
 
 
 def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Module:
@@ -167,25 +170,32 @@ def _build(
     _check_dims(cls, path, layers, segments)
     if "in_channels" not in cfg:
         cfg["in_channels"] = _output_channels(path, layers)
-    _check_arguments(cls, {k: v for k, v in cfg.items() if k != "type"})
-    return *build_plugin_layer(cfg), segments
+    with _naming_unknown_arguments(cls, cfg):
+        return *build_plugin_layer(cfg), segments
 
 
-def _check_arguments(cls: type[nn.Module], arguments: dict[str, Any]) -> None:
-    """Refuse an argument that neither a class nor what it passes them on to takes."""
-    known: dict[str, inspect.Parameter] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = dict(inspect.signature(base.__init__).parameters)
-        known = {**parameters, **known}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            break
-    names = [n for n, p in known.items() if n != "self" and p.kind in _NAMED]
-    for name in arguments:
-        if name not in names:
-            hint = did_you_mean(name, names) or f"; it takes {', '.join(names)}."
-            raise ValueError(f"{cls.__name__} takes no argument {name!r}{hint}")
+@contextmanager
+def _naming_unknown_arguments(
+    cls: type[nn.Module], arguments: dict[str, Any]
+) -> Iterator[None]:
+    """Say which argument a class, or what it hands arguments on to, does not take."""
+    try:
+        yield
+    except TypeError as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if found is None or found[1] not in arguments:
+            raise
+        known = {
+            name: parameter
+            for base in cls.__mro__
+            if "__init__" in vars(base)
+            for name, parameter in inspect.signature(base.__init__).parameters.items()
+        }
+        names = [n for n, p in known.items() if n != "self" and p.kind in _NAMED]
+        hint = did_you_mean(found[1], names) or f"; it takes {', '.join(names)}."
+        raise ValueError(
+            f"{cls.__name__} takes no argument {found[1]!r}{hint}"
+        ) from error
 
 
 def _layers_before(module: nn.Module, path: str) -> list[nn.Module]:

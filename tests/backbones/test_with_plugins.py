@@ -421,6 +421,13 @@ def test_misspelt_argument_is_found_behind_kwargs():
         build("ResNet3dSlowOnly", entry, depht=50)
 
 
+def test_arguments_that_only_kwargs_take_go_through():
+    network = OutsideNetwork()
+    cfg = dict(type=NonLocal3d, zeros_init=False)  # for its init_weights
+    insert_plugins(network, dict(cfg=cfg, at="body"))
+    assert isinstance(network.body.non_local3d, NonLocal3d)
+
+
 def test_channels_are_those_of_the_block_and_not_of_what_follows_in_it():
     """X3D registers squeeze-and-excitation last, and a block may hold a plugin."""
     model = build("X3D", dict(at=["layer3.0", "layer3.1"], cfg=dict(type="PolyNL3d")))
