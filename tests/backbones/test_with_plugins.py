@@ -413,12 +413,13 @@ def test_argument_of_another_backbone_is_named():
         WithPlugins(of="ResNet", depth=18, lateral=False, plugins=dict(cfg=cfg))
 
 
-def test_misspelt_argument_is_found_behind_kwargs():
-    entry = dict(FIVE, cfg=dict(type="PolyNL3d"))
+@pytest.mark.parametrize("depth", [18, 50])  # whose blocks refuse in two ways
+def test_misspelt_argument_is_found_behind_kwargs(depth):
+    entry = dict(cfg=dict(type="PolyNL3d"))
     with pytest.raises(
         ValueError, match="takes no argument 'depht'; did you mean 'depth'"
     ):
-        build("ResNet3dSlowOnly", entry, depht=50)
+        build("ResNet3dSlowOnly", entry, depth=depth, depht=50)
 
 
 def test_arguments_that_only_kwargs_take_go_through():
