@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import torch.nn as nn
 from mmengine.registry import init_default_scope
 
 VIDEO = (1, 3, 8, 32, 32)
@@ -86,3 +87,15 @@ def build(name, plugins=None, **changes):
     if plugins is None:
         return MODELS.build(dict(type=name, **arguments))
     return MODELS.build(dict(type="WithPlugins", of=name, plugins=plugins, **arguments))
+
+
+class OutsideNetwork(nn.Module):
+    """A network that knows nothing of OpenMMLab."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), nn.ReLU())
+        self.body = nn.Conv3d(8, 16, 1)
+
+    def forward(self, x):
+        return self.body(self.stem(x))

@@ -9,8 +9,9 @@ from mmengine.device import get_device
 
 from polynl_mm.runtime import require_mmaction2, user_errors
 from polynl_mm.runtime.atomic_files import write_json
-from polynl_mm.runtime.checkpoints import TRUST_OPTION, trust_checkpoints
-from polynl_mm.runtime.configs import CfgOptions, load_config
+from polynl_mm.runtime.checkpoints import trust_checkpoints
+from polynl_mm.runtime.command_line import add_config_options
+from polynl_mm.runtime.configs import load_config
 from polynl_mm.runtime.prediction import Predictor, read_labels, write_annotated
 from polynl_mm.runtime.user_errors import UserError
 
@@ -37,18 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--out-dir", metavar="DIR", help="write an annotated copy of each video here"
     )
     parser.add_argument("--json", metavar="FILE", help="write the predictions here")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help='change the config, such as model.cls_head.num_classes=4 or a="[1,2]"',
-    )
-    parser.add_argument(
-        TRUST_OPTION,
-        action="store_true",
-        help="load the checkpoint without the safety check: it may then run any code",
-    )
+    add_config_options(parser)
     args = parser.parse_args(argv)
     if args.top_k < 1:
         parser.error(f"--top-k must be at least 1, not {args.top_k}")

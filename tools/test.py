@@ -1,7 +1,6 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT ...``."""
 
 import argparse
-import os
 
 import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.dist import is_main_process
@@ -9,16 +8,16 @@ from mmengine.dist import is_main_process
 from polynl_mm.datasets.annotations import check_datasets
 from polynl_mm.runtime import require_mmaction2, user_errors
 from polynl_mm.runtime.atomic_files import write_json
-from polynl_mm.runtime.checkpoints import TRUST_OPTION, trust_checkpoints
+from polynl_mm.runtime.checkpoints import trust_checkpoints
+from polynl_mm.runtime.command_line import add_run_options, parse_run
 from polynl_mm.runtime.configs import (
-    CfgOptions,
     add_hook,
     build_runner,
     expect_checkpoint,
     load_config,
     set_work_dir,
 )
-from polynl_mm.runtime.process_group import LAUNCHERS, process_group
+from polynl_mm.runtime.process_group import process_group
 from polynl_mm.runtime.user_errors import UserError
 
 
@@ -39,13 +38,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dump", metavar="FILE.pkl", help="write the predictions here, as a pickle"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help='change the config, such as test_dataloader.batch_size=8 or a="[1,2]"',
-    )
     parser.add_argument("--show-dir", help="write pictures of the predictions here")
     parser.add_argument(
         "--show", action="store_true", help="show the predictions in a window"
@@ -56,21 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--wait-time", type=float, default=2, help="seconds that a window stays"
     )
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
-    parser.add_argument(
-        "--accelerate-non-local",
-        action="store_true",
-        help="run the model's own non-local blocks on the faster schedules",
-    )
-    parser.add_argument(
-        TRUST_OPTION,
-        action="store_true",
-        help="load the checkpoint without the safety check: it may then run any code",
-    )
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    add_run_options(parser)
+    return parse_run(parser, argv)
 
 
 def merge_args(cfg, args: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """Train a recognizer: ``python tools/train.py CONFIG [--work-dir DIR] ...``."""
 
 import argparse
-import os
 
 import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.device import get_device
@@ -9,16 +8,16 @@ from mmengine.logging import print_log
 
 from polynl_mm.datasets.annotations import check_datasets
 from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.checkpoints import TRUST_OPTION, trust_checkpoints
+from polynl_mm.runtime.checkpoints import trust_checkpoints
+from polynl_mm.runtime.command_line import add_run_options, parse_run
 from polynl_mm.runtime.configs import (
-    CfgOptions,
     add_hook,
     build_runner,
     expect_checkpoint,
     load_config,
     set_work_dir,
 )
-from polynl_mm.runtime.process_group import LAUNCHERS, process_group
+from polynl_mm.runtime.process_group import process_group
 from polynl_mm.runtime.resumable import find_checkpoint_to_resume, make_resumable
 from polynl_mm.runtime.user_errors import UserError
 
@@ -68,28 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="use deterministic algorithms only (slower)",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help='change the config, such as optim_wrapper.optimizer.lr=0.01 or a="[1,2]"',
-    )
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
-    parser.add_argument(
-        "--accelerate-non-local",
-        action="store_true",
-        help="run the model's own non-local blocks on the faster schedules",
-    )
-    parser.add_argument(
-        TRUST_OPTION,
-        action="store_true",
-        help="load checkpoints without the safety check: they may then run any code",
-    )
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    add_run_options(parser)
+    return parse_run(parser, argv)
 
 
 def merge_args(cfg, args: argparse.Namespace) -> None:
