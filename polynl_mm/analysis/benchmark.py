@@ -236,7 +236,9 @@ def write_results(points: Sequence[Point], setting: Setting, folder: Path) -> No
 def _plot(
     points: Sequence[Point], column: str, label: str, setting: Setting, path: Path
 ) -> None:
-    figure, panels = plt.subplots(1, 2, figsize=(15, 6.5), sharey=True)
+    figure, panels = plt.subplots(
+        1, 2, figsize=(14, 9), sharey=True, layout="constrained"
+    )
     names = list(dict.fromkeys(point.subject for point in points))
     styles = {n: ("--" if n.startswith(("mmcv", FLOOR)) else "-") for n in names}
     colours = {n: plt.get_cmap("tab20")(i % 20) for i, n in enumerate(names)}
@@ -258,10 +260,12 @@ def _plot(
         panel.set_title("forward and backward" if training else "forward")
         panel.set_xlabel(f"positions N = T x {setting.size} x {setting.size}")
         panel.grid(alpha=0.3, which="both")
-        panel.legend(fontsize=7)
+        # Below, where the slopes hide no curve.
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=8
+        )
     panels[0].set_ylabel(label)
     figure.suptitle(f"C = {setting.channels}, {setting.dtype}, {setting.device}")
-    figure.tight_layout()
     with renamed_when_complete(path) as partial:
         figure.savefig(partial, dpi=120)
     plt.close(figure)
