@@ -39,6 +39,8 @@ setup(
     install_requires=read_requirements("runtime"),
     extras_require={
         "stack": read_requirements("stack"),
+        "data": read_requirements("data"),
+        "deployment": read_requirements("deployment"),
         "tests": read_requirements("tests"),
     },
     keywords=["video", "action recognition", "non-local", "attention", "openmmlab"],
