@@ -25,3 +25,4 @@ optim_wrapper = dict(
         }
     )
 )
+auto_scale_lr = dict(enable=False, base_batch_size=64)  # 8 GPUs x 8 clips

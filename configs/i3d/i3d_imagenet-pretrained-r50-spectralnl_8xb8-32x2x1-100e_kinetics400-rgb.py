@@ -1,0 +1,19 @@
+_base_ = "mmaction::recognition/i3d/i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py"
+
+custom_imports = dict(imports=["polynl_mm"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type="WithPlugins",
+        of="ResNet3d",
+        plugins=[
+            dict(
+                cfg=dict(type="SpectralNL3d"),
+                stages=(False, True, True, False),
+                blocks="alternate",
+            )
+        ],
+    )
+)
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={"spectral_nl.alpha": dict(decay_mult=0.0)})
+)

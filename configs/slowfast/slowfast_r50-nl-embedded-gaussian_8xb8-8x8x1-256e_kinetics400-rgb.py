@@ -1,0 +1,26 @@
+_base_ = (
+    "mmaction::recognition/slowfast/slowfast_r50_8xb8-8x8x1-256e_kinetics400-rgb.py"
+)
+
+custom_imports = dict(imports=["polynl_mm"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type="WithPlugins",
+        of="ResNet3dSlowFast",
+        plugins=[
+            dict(
+                cfg=dict(
+                    type="NonLocalBlock3d",
+                    mode="embedded_gaussian",
+                    sub_sample=True,
+                    use_scale=True,
+                    norm_cfg=dict(type="BN3d"),
+                ),
+                stages=(False, True, True, False),
+                blocks="alternate",
+                pathway="slow",
+            )
+        ],
+    )
+)
+auto_scale_lr = dict(enable=False, base_batch_size=64)  # 8 GPUs x 8 clips

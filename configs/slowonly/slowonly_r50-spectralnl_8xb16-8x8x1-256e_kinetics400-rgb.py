@@ -1,0 +1,21 @@
+_base_ = (
+    "mmaction::recognition/slowonly/slowonly_r50_8xb16-8x8x1-256e_kinetics400-rgb.py"
+)
+
+custom_imports = dict(imports=["polynl_mm"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type="WithPlugins",
+        of="ResNet3dSlowOnly",
+        plugins=[
+            dict(
+                cfg=dict(type="SpectralNL3d"),
+                stages=(False, True, True, False),
+                blocks="alternate",
+            )
+        ],
+    )
+)
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={"spectral_nl.alpha": dict(decay_mult=0.0)})
+)

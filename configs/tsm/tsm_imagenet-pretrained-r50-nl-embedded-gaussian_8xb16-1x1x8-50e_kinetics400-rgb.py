@@ -1,0 +1,23 @@
+_base_ = "mmaction::recognition/tsm/tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb.py"
+
+custom_imports = dict(imports=["polynl_mm"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type="WithPlugins",
+        of="ResNetTSM",
+        plugins=[
+            dict(
+                cfg=dict(
+                    type="NonLocalBlock3d",
+                    mode="embedded_gaussian",
+                    sub_sample=True,
+                    use_scale=False,
+                    norm_cfg=dict(type="BN3d"),
+                ),
+                stages=(False, True, True, False),
+                blocks="alternate",
+                num_segments=8,
+            )
+        ],
+    )
+)

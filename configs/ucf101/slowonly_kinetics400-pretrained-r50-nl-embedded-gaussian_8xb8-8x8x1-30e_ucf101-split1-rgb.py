@@ -1,0 +1,22 @@
+_base_ = "slowonly_kinetics400-pretrained-r50_8xb8-8x8x1-30e_ucf101-split1-rgb.py"
+
+custom_imports = dict(imports=["polynl_mm"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type="WithPlugins",
+        of="ResNet3dSlowOnly",
+        plugins=[
+            dict(
+                cfg=dict(
+                    type="NonLocalBlock3d",
+                    mode="embedded_gaussian",
+                    sub_sample=True,
+                    use_scale=True,
+                    norm_cfg=dict(type="BN3d"),
+                ),
+                stages=(False, True, True, False),
+                blocks="alternate",
+            )
+        ],
+    )
+)
