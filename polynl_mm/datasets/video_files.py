@@ -1,0 +1,186 @@
+"""Video files on the disk: which there are below a folder, which are cut short."""
+
+import os
+import struct
+from pathlib import Path
+
+from tqdm import tqdm
+
+from polynl_mm.runtime.user_errors import UserError
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg",
+    ".3gp",
+)  # fmt: skip
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
+EBML_HEADER, MATROSKA_SEGMENT = 0x1A45DFA3, 0x18538067
+
+
+def find_videos(root: str | os.PathLike) -> list[str]:
+    """List the video files below a folder, following links to folders.
+
+    Args:
+        root (str | os.PathLike): The folder.
+
+    Returns:
+        list[str]: Paths relative to it, sorted. Hidden files, which unfinished
+        downloads and copies often are, are left out.
+
+    Raises:
+        UserError: If the folder does not exist or cannot be read.
+    """
+    root = os.fspath(root)
+    check_folder(root)
+    found, seen = [], set()
+    with tqdm(desc="Looking for videos", unit=" files", delay=1, leave=False) as bar:
+        for folder, folders, names in os.walk(root, onerror=_stop, followlinks=True):
+            place = os.path.realpath(folder)
+            if place in seen:  # a link to a folder above it
+                folders.clear()
+                continue
+            seen.add(place)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            relative = os.path.relpath(folder, root)
+            for name in names:
+                if is_video_name(name):
+                    path = name if relative == "." else os.path.join(relative, name)
+                    found.append(Path(path).as_posix())
+            bar.update(len(names))
+    return sorted(found)
+
+
+def check_folder(root: str | os.PathLike) -> None:
+    """Refuse a folder of videos that is not there.
+
+    Args:
+        root (str | os.PathLike): The folder.
+
+    Raises:
+        UserError: If it does not exist, or is a file.
+    """
+    if not os.path.isdir(root):
+        what = "is not a folder" if os.path.exists(root) else "does not exist"
+        raise UserError(f"The folder of videos {root} {what}.")
+
+
+def is_video_name(name: str) -> bool:
+    """Return whether a file of this name is taken for a video.
+
+    Args:
+        name (str): The name, without folders.
+
+    Returns:
+        bool: Whether it ends like a video and is not hidden.
+    """
+    return not name.startswith(".") and name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def video_stem(path: str) -> str:
+    """Return the name of a video without folders and suffixes.
+
+    Args:
+        path (str): Such as ``folder/name.mp4.webm``, as some downloaders write.
+
+    Returns:
+        str: Such as ``name``.
+    """
+    stem = path.rsplit("/", 1)[-1]
+    while stem.lower().endswith(VIDEO_SUFFIXES):
+        stem = stem[: stem.rindex(".")]
+    return stem
+
+
+def find_cut(path: str | os.PathLike) -> str | None:
+    """Say where a file ends before its container does, by the container's own sizes.
+
+    Args:
+        path (str | os.PathLike): A file; mp4, mov, avi, mkv and webm are understood.
+
+    Returns:
+        str | None: What is missing, or None if nothing is, or nothing can be said.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(12)
+        if start[4:8] in MP4_BOXES:
+            return _find_mp4_cut(file, size)
+        if start[:4] == b"RIFF" and len(start) == 12:
+            return _missing(8 + struct.unpack("<I", start[4:8])[0], size)
+        if start[:4] == EBML_HEADER.to_bytes(4, "big"):
+            file.seek(4)
+            return _find_matroska_cut(file, size)
+    return None
+
+
+def counts_frames(path: str | os.PathLike) -> bool:
+    """Return whether the container holds a number of frames (mp4, mov, avi).
+
+    In others the number is an estimate: the duration, which may be that of the
+    sound, times the frame rate.
+
+    Args:
+        path (str | os.PathLike): A file.
+
+    Returns:
+        bool: Whether it is one of these containers.
+    """
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return start[4:8] in MP4_BOXES or start[:4] == b"RIFF"
+
+
+def _find_mp4_cut(file, size: int) -> str | None:
+    position, has_index = 0, False
+    while position + 8 <= size:
+        file.seek(position)
+        header = file.read(16)
+        length, kind = struct.unpack(">I4s", header[:8])
+        has_index |= kind in (b"moov", b"moof")
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        if length == 0:  # to the end of the file
+            position = size
+        elif length < 8:
+            return None
+        position += length
+    if position > size:
+        return _missing(position, size)
+    return (
+        None if has_index else "it has no index (moov): it was not written to its end"
+    )
+
+
+def _find_matroska_cut(file, size: int) -> str | None:
+    header_length, _ = _read_ebml_size(file)
+    if header_length is None:
+        return None
+    file.seek(header_length, os.SEEK_CUR)
+    if file.read(4) != MATROSKA_SEGMENT.to_bytes(4, "big"):
+        return None if file.tell() < size else "it ends within its header"
+    length, unknown = _read_ebml_size(file)
+    if length is None or unknown:
+        return None
+    return _missing(file.tell() + length, size)
+
+
+def _read_ebml_size(file) -> tuple[int | None, bool]:
+    """Read a number whose leading zero bits say how many more bytes it has."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None, False
+    more = 8 - first[0].bit_length()
+    rest = file.read(more)
+    if len(rest) < more:
+        return None, False
+    value = int.from_bytes(bytes([first[0] & (0x7F >> more)]) + rest, "big")
+    return value, value == (1 << 7 * (more + 1)) - 1
+
+
+def _missing(length: int, size: int) -> str | None:
+    if length <= size:
+        return None
+    return f"the file ends {length - size} bytes early, after {size}"
+
+
+def _stop(error: OSError) -> None:
+    raise UserError(f"The folder of videos cannot be read: {error}") from error
