@@ -288,9 +288,9 @@ def build_annotations(
         looked_for = " or ".join(example.names())
         raise UserError(
             f"None of the {len(read.clips)} clips of {table} is among the "
-            f"{files.count} videos below {videos}; looked for {looked_for}, in folders such as "
-            f"{example.label!r} or {example.label.replace(' ', '_')!r} or in none, "
-            "with any suffix of a video."
+            f"{files.count} videos below {videos}; looked for {looked_for}, in folders "
+            f"such as {example.label!r} or {example.label.replace(' ', '_')!r} or in "
+            "none, with any suffix of a video."
         )
     delimiter = choose_delimiter([path for path, _ in entries], delimiter)
     out = Path(out)

@@ -1,9 +1,11 @@
 """Makes videos small enough to decode fast: same frames, short side of 256 or 320."""
 
 import argparse
+import errno
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ DEFAULT_RATE = Fraction(25)  # of files that do not say theirs
 # As in check_videos: some containers count frames that cannot be decoded.
 LEAST_SHARE = 0.9
 SHOWN = 10
+UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{6}\.part\.\w+")  # renamed_when_complete
 
 
 class DamagedVideoError(Exception):
@@ -104,6 +107,7 @@ def resize_video(source: Path, target: Path, parameters: ResizeParameters) -> st
 
     Raises:
         DamagedVideoError: If the source cannot be read to its end; says why.
+        OSError: If the target cannot be written.
     """
     import av
 
@@ -128,9 +132,13 @@ def resize_video(source: Path, target: Path, parameters: ResizeParameters) -> st
             size = target_size(width, height, parameters.short_side)
             frames = _frames(source, container, stream, parameters.keep_damaged)
             with renamed_when_complete(target) as unfinished:
-                _encode(frames, stream, unfinished, size, parameters)
+                try:
+                    _encode(frames, stream, unfinished, size, parameters)
+                except av.FFmpegError as error:  # those of the source are caught
+                    raise OSError(error.errno, error.strerror) from error
     except av.FFmpegError as error:
-        raise DamagedVideoError(error.strerror or first_line(error)) from error
+        reason = find_cut(source) or "is damaged or not a video"
+        raise DamagedVideoError(reason) from error
     return "resized"
 
 
@@ -150,7 +158,7 @@ def _frames(source: Path, container, stream, keep_damaged: bool):
                 yield frame
         except av.FFmpegError as error:
             failure = failure or (
-                f"decoding fails after {count} frames: {error.strerror or error}"
+                f"decoding fails after {count} frames: {first_line(error)}"
             )
             if not keep_damaged:
                 break
@@ -207,13 +215,15 @@ class _Job:
 
 
 def _run_job(job: _Job) -> tuple[str, str]:
-    """Return what was done, or ``"failed"`` and why."""
+    """Return what was done, or ``"failed"`` or ``"full"`` and why."""
     try:
         return resize_video(job.source, job.target, job.parameters), ""
     except DamagedVideoError as error:
         return "failed", str(error)
     except OSError as error:
-        return "failed", f"cannot be read or written: {error}"
+        said = error.strerror or str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return "full" if full else "failed", f"cannot be read or written: {said}"
 
 
 def resize_videos(
@@ -227,7 +237,7 @@ def resize_videos(
     """Resize all videos below a folder into a tree of the same folders.
 
     Interrupted runs go on where they stopped. Videos that cannot be read are listed in
-    ``not_resized.txt`` and do not stop the others.
+    ``not_resized.txt`` and do not stop the others. Run it once at a time in one folder.
 
     Args:
         source (str | Path): The folder.
@@ -253,6 +263,7 @@ def resize_videos(
     if not names:
         raise UserError(f"There are no videos below {source}.")
     _check_target(source, target, parameters)
+    _remove_unfinished(target)
     clashes, planned = _plan(source, target, names, parameters)
     waiting = [job for job in planned if not _is_done(job)]
     counts = Counter(done=len(planned) - len(waiting))
@@ -265,12 +276,17 @@ def resize_videos(
     ) as bar:
         for outcome in run_isolated(_run_job, waiting, jobs, timeout):
             done, reason = outcome.value or ("failed", outcome.failure)
+            if done == "full":
+                raise UserError(
+                    f"{outcome.item.target} {reason}; the same command goes on from "
+                    "here once there is room."
+                )
             counts[done] += 1
             if done == "failed":
                 failures[outcome.item.source] = reason
-                _remove_unfinished(outcome.item)
             bar.set_postfix(failed=len(failures), refresh=False)
             bar.update()
+    _remove_unfinished(target)
     return _summarize(target, counts, failures), not failures
 
 
@@ -330,14 +346,12 @@ def _is_done(job: _Job) -> bool:
     return False
 
 
-def _remove_unfinished(job: _Job) -> None:
-    """Remove what a killed process left under way."""
-    if not job.target.parent.is_dir():
-        return
-    start, end = f".{job.target.stem}.", ".part"
-    for path in job.target.parent.iterdir():
-        if path.name.startswith(start) and path.stem.endswith(end):
-            path.unlink(missing_ok=True)
+def _remove_unfinished(target: Path) -> None:
+    """Remove what killed processes left under way."""
+    for folder, _, names in os.walk(target):
+        for name in names:
+            if UNFINISHED.fullmatch(name):
+                Path(folder, name).unlink(missing_ok=True)
 
 
 def _summarize(target: Path, counts: Counter, failures: dict[Path, str]) -> list[str]:
