@@ -42,7 +42,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="go on from this checkpoint, or from the last one in the work dir",
     )
     parser.add_argument(
-        "--amp", action="store_true", help="train in mixed precision (GPU)"
+        "--amp",
+        action="store_true",
+        help="train in mixed precision (on CPUs: bfloat16)",
     )
     parser.add_argument(
         "--no-validate", action="store_true", help="do not evaluate while training"
@@ -140,7 +142,11 @@ def _use_amp(cfg) -> None:
             f"the config has {kind}."
         )
     if get_device() == "cpu":
-        raise UserError("--amp needs a GPU, and this machine shows none.")
+        for key in ("dtype", "loss_scale", "use_fsdp"):  # of AmpOptimWrapper
+            cfg.optim_wrapper.pop(key, None)
+        cfg.optim_wrapper.type = "Bfloat16OptimWrapper"
+        cfg.optim_wrapper["_scope_"] = "mmengine"
+        return
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from polynl_mm.runtime.checkpoints import check_exists
@@ -24,9 +25,12 @@ RUNNER_KEYS = {
     "find_unused_parameters",
     "model_wrapper_cfg",
     "runner_type",
+    "strategy",
     "sync_bn",
     "test_pipeline",
 }
+# MMEngine's, and what replaces it.
+FSDP_STRATEGIES = ("FSDPStrategy", "mmengine.FSDPStrategy", "ShardedStrategy")
 
 
 class CfgOptions(DictAction):
@@ -159,6 +163,33 @@ def add_hook(cfg: Config, kind: str) -> None:
     cfg.custom_hooks = hooks
 
 
+def is_sharded(cfg: Config) -> bool:
+    """Return whether a config trains with FSDP.
+
+    Args:
+        cfg (Config): The config of a run.
+
+    Returns:
+        bool: Whether its ``strategy`` is FSDPStrategy.
+    """
+    kind = (cfg.get("strategy") or {}).get("type")
+    return getattr(kind, "__name__", kind) in FSDP_STRATEGIES
+
+
+def unshard(cfg: Config) -> None:
+    """Let one process evaluate a config that trains with FSDP; in place.
+
+    Args:
+        cfg (Config): The config of a test.
+    """
+    if is_sharded(cfg) and cfg.get("launcher", "none") == "none":
+        print_log(
+            "FSDP is not used: one process evaluates the whole model.", logger="current"
+        )
+        for key in ("runner_type", "strategy"):
+            cfg.pop(key, None)
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that a config asks for.
 
@@ -167,11 +198,25 @@ def build_runner(cfg: Config) -> Runner:
 
     Returns:
         Runner: MMEngine's, or the one of ``runner_type``.
+
+    Raises:
+        UserError: If the config asks for FSDP in a single process.
     """
     if "runner_type" not in cfg:
         return Runner.from_cfg(cfg)
     from mmaction.registry import RUNNERS
 
+    if is_sharded(cfg):
+        if cfg.get("launcher", "none") == "none":
+            raise UserError(
+                "FSDPStrategy shares a model out to several processes, but this is a "
+                "single one; train with tools/dist_train.sh CONFIG GPUS, or take the "
+                "config without FSDP."
+            )
+        cfg.strategy.type = "ShardedStrategy"
+        cfg.strategy["_scope_"] = "mmengine"
+    if cfg.get("env_cfg") is None:
+        cfg.env_cfg = {}  # FlexibleRunner unpacks it
     return RUNNERS.build(cfg)
 
 

@@ -52,23 +52,26 @@ def compare(model: torch.nn.Module, checkpoint: dict) -> Match:
     """Compare a checkpoint with a model by key and shape.
 
     Args:
-        model (torch.nn.Module): The model; a DDP wrapper is looked through. What of
+        model (torch.nn.Module): The model; a wrapper is looked through. What of
             the checkpoint fits may be loaded into it.
         checkpoint (dict): What a checkpoint file holds, with ``state_dict`` or bare.
 
     Returns:
         Match: What fits and what does not.
     """
-    if is_model_wrapper(model):
-        model = model.module
     given = _weights_of(checkpoint)
-    own = model.state_dict()
+    # Under FSDP, a process's own weights are parts of them.
+    own = getattr(model, "whole_shapes", None)
+    if own is None:
+        if is_model_wrapper(model):
+            model = model.module
+        own = {key: _shape(value) for key, value in model.state_dict().items()}
     match = Match()
-    for key, value in own.items():
+    for key, shape in own.items():
         if key not in given:
             match.missing.append(key)
-        elif _shape(value) != _shape(given[key]):
-            match.reshaped.append(f"{key}: {_shape(given[key])} for {_shape(value)}")
+        elif shape != _shape(given[key]):
+            match.reshaped.append(f"{key}: {_shape(given[key])} for {shape}")
         else:
             match.matched += 1
     match.unexpected = [key for key in given if key not in own]

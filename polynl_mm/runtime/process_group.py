@@ -75,7 +75,23 @@ def prepare_process_group(cfg, launcher: str) -> None:
         return
     if not dist.is_initialized():
         dist.init_process_group(backend="gloo")
-    wrapper = dict(cfg.get("model_wrapper_cfg") or {})
+    if cfg.get("sync_bn") or (cfg.get("strategy") or {}).get("sync_bn"):
+        raise UserError(
+            "sync_bn needs GPUs: torch has no SyncBatchNorm for CPUs; train without it "
+            "(--cfg-options sync_bn=None)."
+        )
+    if "runner_type" not in cfg:
+        cfg.model_wrapper_cfg = _without_devices(cfg.get("model_wrapper_cfg"), cfg)
+    elif "FSDP" not in str((cfg.get("strategy") or {}).get("type", "")):
+        cfg.strategy = dict(cfg.get("strategy") or {"type": "DDPStrategy"})
+        cfg.strategy.model_wrapper = _without_devices(
+            cfg.strategy.get("model_wrapper"), cfg
+        )
+
+
+def _without_devices(wrapper: dict | None, cfg) -> dict:
+    """Return a DDP wrapper's config that works on CPUs."""
+    wrapper = dict(wrapper or {})
     if not wrapper:
         # What MMEngine uses by default, which it would give a device id.
         wrapper = {
@@ -85,7 +101,7 @@ def prepare_process_group(cfg, launcher: str) -> None:
         }
     if "DistributedDataParallel" in str(wrapper.get("type", "DistributedDataParallel")):
         wrapper["device_ids"] = None
-    cfg.model_wrapper_cfg = wrapper
+    return wrapper
 
 
 def set_rank_variables(launcher: str) -> None:

@@ -102,10 +102,20 @@ class CrashSafeCheckpointHook(CheckpointHook):
         self._delete_old()
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
+        self._position = {"epoch": runner.epoch, "iter": runner.iter}
         super()._save_best_checkpoint(runner, metrics)
         self._delete_old()
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Record where training stands.
+
+        FlexibleRunner counts the epoch once more when it saves after a validation, and
+        would leave one out when it resumes.
+        """
+        checkpoint["meta"].update(self._position)
+
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        self._position = dict(meta)
         super()._save_checkpoint_with_step(runner, step, meta)
         if get_rank() == 0:
             # Written again, because a kill during the plain write empties the file.
