@@ -212,7 +212,7 @@ def test_val_gets_the_labels_of_train(table, tmp_path, videos, capsys):
     assert run(val, folder, "--classes", str(table)) == ["val id_000000_000010.mp4;2"]
     assert "Note" not in capsys.readouterr().out
     listed = tmp_path / "list.txt"
-    listed.write_text("\n".join(reversed(sorted(NAMES))) + "\n")
+    listed.write_text("\n".join(sorted(NAMES, reverse=True)) + "\n")
     assert run(val, folder, "--classes", str(listed)) == ["val id_000000_000010.mp4;1"]
     listed.write_text("playing cymbal\n")
     said = refused(capsys, val, folder, "--classes", str(listed))
