@@ -1,7 +1,8 @@
 """Global space-time context for MMAction2's video backbones, at linear cost.
 
-Importing this package registers every plugin and ``WithPlugins`` in MMEngine's root
-registry. MMAction2 itself is only imported when one of its backbones is built.
+Importing this package registers every plugin, ``WithPlugins``, and what lets a run
+survive bad videos in MMEngine's root registries. MMAction2 itself is only imported when
+one of its backbones is built.
 """
 
 __version__ = "0.1.0"
@@ -13,6 +14,7 @@ check_requirements()
 install()
 
 from polynl_mm.backbones import WithPlugins, accelerate_non_local, insert_plugins
+from polynl_mm.datasets import BadVideosHook, SurvivingDecode
 from polynl_mm.plugins import (
     CompactGeneralizedNL2d,
     CompactGeneralizedNL3d,
@@ -38,6 +40,7 @@ from polynl_mm.plugins import (
 )
 
 __all__ = [
+    "BadVideosHook",
     "CompactGeneralizedNL2d",
     "CompactGeneralizedNL3d",
     "CrissCross2d",
@@ -59,6 +62,7 @@ __all__ = [
     "PyramidNL3d",
     "SpectralNL2d",
     "SpectralNL3d",
+    "SurvivingDecode",
     "WithPlugins",
     "accelerate_non_local",
     "insert_plugins",
