@@ -309,8 +309,8 @@ def build_annotations(
     if shared:
         lines = " and ".join(str(clip.line) for clip in shared[0])
         summary.append(
-            f"Note: {len(shared)} files stand for several rows, such as lines {lines}: "
-            "their names have no times, or the rows differ in label only."
+            f"Note: {len(shared)} of the files stand for several rows, such as lines "
+            f"{lines}: their names have no times, or the rows differ in label only."
         )
     summary += _write_missing(
         out.with_name(f"{out.stem}_missing.csv"), read.header, missing, videos

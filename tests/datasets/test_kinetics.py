@@ -186,7 +186,7 @@ def test_a_file_that_stands_for_two_rows_is_said(tmp_path, videos, capsys):
     table = write_csv(tmp_path / "val.csv", rows)
     assert run(table, videos("flat/both.mp4")) == ["flat/both.mp4 0", "flat/both.mp4 1"]
     said = capsys.readouterr().out
-    assert "1 files stand for several rows, such as lines 2 and 3" in said
+    assert "1 of the files stand for several rows, such as lines 2 and 3" in said
 
 
 def test_other_columns_a_byte_order_mark_and_windows_line_ends(tmp_path, videos):
