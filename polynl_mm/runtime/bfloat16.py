@@ -1,10 +1,12 @@
 """Mixed precision in bfloat16, on CPUs as on GPUs.
 
-Mends: MMEngine's AmpOptimWrapper refuses machines without a GPU. Where there is one,
-the tools go on using AmpOptimWrapper.
+Mends: MMEngine's AmpOptimWrapper refuses machines without a GPU (where there is one,
+the tools go on using it), and MMAction2's heads turn their scores into a numpy array,
+which has no bfloat16.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -36,3 +38,24 @@ class Bfloat16OptimWrapper(OptimWrapper):
         """
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield
+
+
+def accept_bfloat16_scores() -> None:
+    """Have MMAction2's heads compute loss and accuracy of bfloat16 scores in float32.
+
+    The losses do so already, under autocast; other scores are left as they are. Safe to
+    call again.
+    """
+    from mmaction.models.heads import BaseHead
+
+    original = BaseHead.loss_by_feat
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def loss_by_feat(self, cls_scores, data_samples):
+        if isinstance(cls_scores, torch.Tensor) and cls_scores.dtype == torch.bfloat16:
+            cls_scores = cls_scores.float()
+        return original(self, cls_scores, data_samples)
+
+    BaseHead.loss_by_feat = loss_by_feat

@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from polynl_mm.runtime.bfloat16 import accept_bfloat16_scores
 from polynl_mm.runtime.checkpoints import check_exists
 from polynl_mm.runtime.model_match import CheckpointMatchHook
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line, nearest
@@ -202,6 +203,7 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         UserError: If the config asks for FSDP in a single process.
     """
+    accept_bfloat16_scores()
     if "runner_type" not in cfg:
         return Runner.from_cfg(cfg)
     from mmaction.registry import RUNNERS
