@@ -1,0 +1,1 @@
+"""Trained models for others: published checkpoints and ONNX files."""

@@ -1,0 +1,102 @@
+"""The blocks in the form of their formulas, for export.
+
+What makes the schedules of training fast (blocks of rows, chunks that depend on the
+batch, sorting) has no counterpart in ONNX, or becomes hundreds of operators. These
+modules compute the same from the same weights in a few products, of any batch size.
+Poly-NL and the dot product stay linear in the positions; the Gaussian forms and the
+concatenation make the whole N x N affinity.
+"""
+
+import copy
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from polynl_mm.ops import reference
+from polynl_mm.plugins import (
+    NonLocalBlock2d,
+    NonLocalBlock3d,
+    PolyNL2d,
+    PolyNL3d,
+)
+from polynl_mm.plugins.base import groups_as_samples, samples_as_groups
+
+
+def with_formulas(model: nn.Module) -> nn.Module:
+    """Return a copy of a model whose PolyNL and NonLocalBlock are in formula form.
+
+    Args:
+        model (nn.Module): Any network; it is not changed.
+
+    Returns:
+        nn.Module: The copy.
+    """
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            formula = _FORMULAS.get(type(child))
+            if formula is not None:
+                setattr(parent, name, formula(child))
+    return model
+
+
+class _PolyNLFormula(nn.Module):
+    """``alpha * norm(out(mean_j(theta x_j * phi x_j) * g x_i)) + beta * x``."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block to (B, C, *positions)."""
+        block = self.block
+        y = reference.poly_nl(
+            groups_as_samples(x, block.axes),
+            block.theta.weight.flatten(1),
+            block.phi.weight.flatten(1),
+            block.out.weight.flatten(1),
+            None if block.g is None else block.g.weight.flatten(1),
+        )
+        y = samples_as_groups(y, block.axes, x.shape[0], x.shape[2:])
+        if block.norm is not None:
+            y = block.norm(y)
+        return block.alpha * y + block.beta * x
+
+
+class _NonLocalFormula(nn.Module):
+    """``x + conv_out(affinity(theta x, phi x) g x)``."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block to (B, C, *positions)."""
+        block = self.block
+        seen = block.pool(x) if getattr(block, "pool_first", False) else x
+        query = x if block.mode == "gaussian" else block.theta(x)
+        key = block.phi(seen) if hasattr(block, "phi") else seen
+        theta, phi, g = (
+            groups_as_samples(f, block.axes) for f in (query, key, block.g(seen))
+        )
+        y = self._average(theta, phi, g)
+        y = samples_as_groups(y, block.axes, x.shape[0], x.shape[2:])
+        return x + block.conv_out(y)
+
+    def _average(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        mode = self.block.mode
+        if mode == "dot_product":
+            return (g @ phi.mT / phi.shape[2]) @ theta  # (B, V, K) @ (B, K, N)
+        if mode == "concatenation":
+            weight = self.block.concat_project.conv.weight.flatten()
+            return reference.concatenation(theta, phi, g, weight)
+        scaled = mode == "embedded_gaussian" and self.block.use_scale
+        return reference.gaussian(theta, phi, g, scale=scaled)
+
+
+_FORMULAS: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
+    PolyNL2d: _PolyNLFormula,
+    PolyNL3d: _PolyNLFormula,
+    NonLocalBlock2d: _NonLocalFormula,
+    NonLocalBlock3d: _NonLocalFormula,
+}
