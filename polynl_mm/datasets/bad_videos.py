@@ -74,7 +74,7 @@ class BadVideosHook(Hook):
         self._folder = tempfile.mkdtemp(prefix="bad_videos_")
         weakref.finalize(self, _remove_folder, self._folder, os.getpid())
         self._lists: dict[str, _BadVideos] = {}
-        self._wrong: list = []
+        self._wrong: list[int] = []  # places in the current batch
 
     def before_train(self, runner) -> None:
         """Prepare the training pipelines; when resuming, read what is known."""
@@ -178,8 +178,8 @@ class BadVideosHook(Hook):
         model.register_forward_hook(self._contradict)
 
     def _contradict(self, model, args, outputs) -> None:
-        for sample in self._wrong:
-            contradict(sample)
+        for place in self._wrong:
+            contradict(outputs[place])
         self._wrong = []
 
     def _count_training(self, runner) -> None:

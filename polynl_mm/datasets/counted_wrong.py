@@ -27,21 +27,21 @@ def mark(label: int) -> int:
     return int(label) + MARK
 
 
-def restore_labels(data_samples: Sequence[Any]) -> list[Any]:
+def restore_labels(data_samples: Sequence[Any]) -> list[int]:
     """Give marked samples their own labels back, in place.
 
     Args:
         data_samples (Sequence[ActionDataSample]): Of a batch.
 
     Returns:
-        list[ActionDataSample]: Those that were marked.
+        list[int]: The places in the batch of those that were marked.
     """
     marked = []
-    for sample in data_samples:
+    for place, sample in enumerate(data_samples):
         label = sample.get("gt_label") if hasattr(sample, "get") else None
         if isinstance(label, torch.Tensor) and label.numel() == 1 and label < MARK // 2:
             sample.set_gt_label(label - MARK)
-            marked.append(sample)
+            marked.append(place)
     return marked
 
 

@@ -21,7 +21,9 @@ from polynl_mm.datasets.counted_wrong import mark
 from polynl_mm.runtime.user_errors import UserError, first_line
 
 READER = re.compile(r"(Decord|OpenCV|PyAV|PIMS)Init")
-DECODER = re.compile(r"(Decord|OpenCV|PyAV|PIMS|RawFrame|Array)Decode(MotionVector)?")
+DECODER = re.compile(
+    r"(Decord|OpenCV|PyAV|PIMS|RawFrame|Array)Decode(MotionVector)?|DecodeInParts"
+)
 # So many unreadable draws in a row mean that the disk is gone, or the path is wrong.
 MAX_DRAWS = 100
 PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
@@ -113,7 +115,11 @@ class SurvivingDecode:
             UserError: If the file cannot be read and nobody counts such files, or no
                 readable sample is found to replace it.
         """
-        label, index = results.get("label"), results.get("sample_idx", 0)
+        own = {
+            key: results[key]
+            for key in ("filename", "frame_dir", "label", "sample_idx")
+            if key in results
+        }
         try:
             return self.decode(results)
         except UnreadableVideoError as error:
@@ -123,9 +129,9 @@ class SurvivingDecode:
                     "custom_hooks=[dict(type='BadVideosHook')] counts them."
                 ) from error
             self._report(error)
-            replacement = self._replacement(index, error)
+            replacement = self._replacement(own["sample_idx"], error)
         if self._surroundings.mark:
-            replacement["label"] = mark(label)
+            replacement.update(own, label=mark(own.get("label", -1)))
         return replacement
 
     def decode(self, results: dict) -> dict | None:

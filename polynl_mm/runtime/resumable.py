@@ -2,25 +2,28 @@
 
 Mends: MMEngine restores weights and optimizer but no random state, gives its data
 workers the same seed in every epoch, deletes the old checkpoint before the new one
-is written, and cannot resume where ``last_checkpoint`` is empty or names a file that
-has moved.
+is written, lets one rank alone end where the disk is full, and cannot resume where
+``last_checkpoint`` is empty or names a file that has moved.
 """
 
+import contextlib
 import os.path as osp
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dataset import worker_init_fn
-from mmengine.dist import get_rank
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from polynl_mm.runtime.atomic_files import renamed_when_complete
+from polynl_mm.runtime.user_errors import UserError
 
 # How configs name MMEngine's own hook.
 CHECKPOINT_HOOKS = ("CheckpointHook", "mmengine.CheckpointHook", CheckpointHook)
@@ -90,6 +93,8 @@ class CrashSafeCheckpointHook(CheckpointHook):
 
     With ``max_keep_ckpts=1`` the original leaves no checkpoint at all while it
     writes. For a moment there is one file more than asked for instead.
+
+    If a checkpoint cannot be written, all ranks stop, and one sentence says why.
     """
 
     def before_train(self, runner) -> None:
@@ -98,12 +103,14 @@ class CrashSafeCheckpointHook(CheckpointHook):
         self.file_backend = _DeferredDeletion(self.file_backend)
 
     def _save_checkpoint(self, runner) -> None:
-        super()._save_checkpoint(runner)
+        with _write_errors_on_all_ranks(runner):
+            super()._save_checkpoint(runner)
         self._delete_old()
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         self._position = {"epoch": runner.epoch, "iter": runner.iter}
-        super()._save_best_checkpoint(runner, metrics)
+        with _write_errors_on_all_ranks(runner):
+            super()._save_best_checkpoint(runner, metrics)
         self._delete_old()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -130,6 +137,30 @@ class CrashSafeCheckpointHook(CheckpointHook):
             *best.values(),
         }
         self.file_backend.delete_now(keep=current)
+
+
+@contextlib.contextmanager
+def _write_errors_on_all_ranks(runner) -> Iterator[None]:
+    """Raise on every rank what keeps one of them from writing a checkpoint.
+
+    The others would go on, and meet a rank that has gone.
+    """
+    reason = ""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+    reasons = list(filter(None, all_gather_object(reason)))
+    if not reasons:
+        return
+    whole = find_checkpoint_to_resume(runner.work_dir)
+    advice = "mend that and start again"
+    if whole:
+        advice = f"{whole} is whole: mend that and go on with --resume"
+    raise UserError(
+        f"A checkpoint could not be written to {runner.work_dir} ({reasons[0]}); "
+        f"{advice}."
+    )
 
 
 class _DeferredDeletion:
