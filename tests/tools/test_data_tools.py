@@ -90,7 +90,7 @@ def test_ucf101_from_any_folder(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     listed = tmp_path / "ucf101_val_split_1_videos.txt"
