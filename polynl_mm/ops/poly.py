@@ -12,7 +12,7 @@ of which symmetry saves nearly half, and for the backward pass nothing but X is 
 
 There are two ways from it. Where there are more positions than channels, the gate is
 folded into the output projection, ``(out diag(moment)) g x_i``: one small matrix a
-sample, and no gated features. Else the features are gated.
+sample, applied together with the residual. Else the features are gated.
 """
 
 from typing import Literal
@@ -20,18 +20,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share
 from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
 
 Schedule = Literal["auto", "direct", "gram"]
 SCHEDULES: tuple[Schedule, ...] = ("auto", "direct", "gram")
-
-# The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
-_GRAM_BLOCKS = 4
-# Narrower blocks cost more in started products than symmetry saves.
-_GRAM_MIN_BLOCK = 64
-# Half types are summed in float32, this many positions at a time, so that no
-# float32 copy of the whole input is made.
-_HALF_CHUNK = 16384
 
 
 def poly_nl(
@@ -41,6 +34,7 @@ def poly_nl(
     out: Tensor,
     g: Tensor | None = None,
     *,
+    residual: Tensor | None = None,
     schedule: Schedule = "auto",
 ) -> Tensor:
     """Compute Poly-NL, exactly, in time and memory linear in the positions.
@@ -58,11 +52,14 @@ def poly_nl(
         out (Tensor): Output projection, (C, K).
         g (Tensor, optional): Projection of the gated features, (K, C). None is the
             identity and needs K = C.
+        residual (Tensor, optional): What ``x`` is multiplied by before it is added,
+            one number, (1,). None adds nothing.
         schedule (str): ``'direct'``, ``'gram'``, or ``'auto'`` for the one with the
             lower count of :func:`count_operations`.
 
     Returns:
-        Tensor: The block without its residual, of the shape of ``x``.
+        Tensor: Of the shape of ``x``; without a residual, of the type in which the
+        products are made, else of the type of ``x``.
 
     Raises:
         ValueError: If the schedule is none of the three.
@@ -70,16 +67,27 @@ def poly_nl(
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule is one of {SCHEDULES}, not {schedule!r}.")
     if x.dim() == 3:
-        return poly_nl(x.unsqueeze(2), theta, phi, out, g, schedule=schedule).squeeze(2)
+        x = x.unsqueeze(2)
+        y = poly_nl(x, theta, phi, out, g, residual=residual, schedule=schedule)
+        return y.squeeze(2)
+    channels, positions = x.shape[1], x.shape[3]
     if schedule == "auto":
         training = torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad)
-        schedule = choose_schedule(x.shape[1], theta.shape[0], x.shape[3], training)
+        schedule = choose_schedule(channels, theta.shape[0], positions, training)
     dtype = compute_dtype(x)
-    x, theta, phi, out = (t.to(dtype) for t in (x, theta, phi, out))
+    features, theta, phi, out = (t.to(dtype) for t in (x, theta, phi, out))
+    g = None if g is None else g.to(dtype)
+    # Autocast multiplies in another type than the residual has.
+    together = residual if dtype == x.dtype else None
     with without_autocast(x):
-        moment = _MOMENTS[schedule](x, theta, phi)  # (B, K, G)
-        value = x if g is None else _project(g.to(dtype), x)  # (B, K, G, N)
-        return _gate_and_project(moment, value, out)
+        moment, features = _MOMENTS[schedule](features, theta, phi)
+        if positions < channels or (g is not None and channels > 2 * g.shape[0]):
+            y, together = _gate_and_project(features, moment, out, g), None
+        else:
+            y = _apply_folded(features, moment, out, g, together)
+        if residual is None or together is not None:
+            return y
+        return torch.addcmul(y.to(x.dtype), x, residual.to(x.dtype))
 
 
 def count_operations(
@@ -104,7 +112,7 @@ def count_operations(
     projection = inner * channels * positions
     product = channels * channels * positions
     diagonal = inner * channels * channels
-    symmetric = product * _symmetric_share(channels)
+    symmetric = product * symmetric_share(channels)
     if training:
         return {"direct": 6 * projection, "gram": symmetric + product + 4 * diagonal}
     return {"direct": 2 * projection, "gram": symmetric + diagonal}
@@ -128,20 +136,28 @@ def choose_schedule(
     return min(counts, key=counts.get)
 
 
-def _moment_direct(x: Tensor, theta: Tensor, phi: Tensor) -> Tensor:
+def _moment_direct(x: Tensor, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the moment, (B, G, K), and x."""
     a, b = _project(theta, x), _project(phi, x)  # (B, K, G, N)
     accumulate = accumulate_dtype(x)
-    return (a.to(accumulate) * b.to(accumulate)).mean(dim=3)
+    return (a.to(accumulate) * b.to(accumulate)).mean(dim=3).transpose(1, 2), x
 
 
-def _moment_gram(x: Tensor, theta: Tensor, phi: Tensor) -> Tensor:
+def _moment_gram(x: Tensor, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the moment, (B, G, K), and x."""
+    groups = (x.shape[0], x.shape[2])
     accumulate = accumulate_dtype(x)
-    gram = _Gram.apply(x.transpose(1, 2))  # (B, G, C, C)
-    left = theta.to(accumulate) @ gram  # (B, G, K, C)
-    return (left * phi.to(accumulate)).sum(dim=3).transpose(1, 2)
+    product, samples = gram(_as_samples(x))
+    moment = ((theta.to(accumulate) @ product) * phi.to(accumulate)).sum(dim=2)
+    return moment.unflatten(0, groups), samples.unflatten(0, groups).transpose(1, 2)
 
 
 _MOMENTS = {"direct": _moment_direct, "gram": _moment_gram}
+
+
+def _as_samples(x: Tensor) -> Tensor:
+    """(B, C, G, N) -> (B G, C, N), a view where G is 1."""
+    return x.transpose(1, 2).flatten(0, 1)
 
 
 def _project(weight: Tensor, x: Tensor) -> Tensor:
@@ -149,64 +165,25 @@ def _project(weight: Tensor, x: Tensor) -> Tensor:
     return (weight @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def _gate_and_project(moment: Tensor, value: Tensor, out: Tensor) -> Tensor:
-    """Return out (moment * value): (B, K, G), (B, K, G, N) -> (B, C, G, N)."""
-    if value.shape[3] < out.shape[0]:
-        return _project(out, (moment.unsqueeze(3) * value).to(value.dtype))
-    gate = moment.transpose(1, 2).unsqueeze(2)  # (B, G, 1, K)
-    folded = (out.to(moment.dtype) * gate).to(value.dtype)  # (B, G, C, K)
-    return (folded @ value.transpose(1, 2)).transpose(1, 2)
+def _gate_and_project(
+    x: Tensor, moment: Tensor, out: Tensor, g: Tensor | None
+) -> Tensor:
+    """Return out (moment * g x): (B, C, G, N), (B, G, K) -> (B, C, G, N)."""
+    value = x if g is None else _project(g, x)  # (B, K, G, N)
+    gated = moment.transpose(1, 2).unsqueeze(3) * value
+    return _project(out, gated.to(value.dtype))
 
 
-class _Gram(torch.autograd.Function):
-    """X X^T / N over the last axis, in float32 or better: (..., C, N) -> (..., C, C).
-
-    A function of its own because autograd, which does not know that both factors are
-    one, would make two products in the backward pass where one does.
-    """
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        if x.dtype == accumulate_dtype(x):
-            return _symmetric_product(x) / x.shape[-1]
-        chunks = x.split(_HALF_CHUNK, dim=-1)
-        total = sum(
-            _symmetric_product(chunk.to(accumulate_dtype(x))) for chunk in chunks
-        )
-        return total / x.shape[-1]
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        symmetric = ((grad + grad.mT) / x.shape[-1]).to(x.dtype)
-        return symmetric @ x
-
-
-def _symmetric_product(x: Tensor) -> Tensor:
-    """Return x x^T, making the blocks on and above its diagonal only."""
-    channels = x.shape[-2]
-    size = _gram_block(channels)
-    if size >= channels:
-        return x @ x.mT
-    product = x.new_empty(*x.shape[:-1], channels)
-    for start in range(0, channels, size):
-        stop = min(start + size, channels)
-        rows = x[..., start:stop, :] @ x[..., start:, :].mT  # (..., size, rest)
-        product[..., start:stop, start:] = rows
-        product[..., stop:, start:stop] = rows[..., stop - start :].mT
-    return product
-
-
-def _gram_block(channels: int) -> int:
-    return max(-(-channels // _GRAM_BLOCKS), _GRAM_MIN_BLOCK)
-
-
-def _symmetric_share(channels: int) -> float:
-    """Return the share of a full C x C x N product that the blocks make."""
-    size = _gram_block(channels)
-    starts = range(0, channels, size)
-    return sum(min(size, channels - s) * (channels - s) for s in starts) / channels**2
+def _apply_folded(
+    x: Tensor,
+    moment: Tensor,
+    out: Tensor,
+    g: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Return residual x + (out diag(moment) g) x: (B, C, G, N), (B, G, K) -> as x."""
+    folded = out.to(moment.dtype) * moment.flatten(0, 1).unsqueeze(1)  # (B G, C, K)
+    if g is not None:
+        folded = folded @ g.to(folded.dtype)  # (B G, C, C)
+    y = apply_matrix(_as_samples(x), folded, residual)
+    return y.unflatten(0, moment.shape[:2]).transpose(1, 2)

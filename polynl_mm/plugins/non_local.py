@@ -5,18 +5,23 @@ https://arxiv.org/abs/1711.07971. Constructor arguments, state-dict keys and out
 those of mmcv's modules; the schedule is ours.
 """
 
+import math
 from collections import OrderedDict
 
+import mmcv.cnn
+import torch
 import torch.nn as nn
 from mmcv.cnn import build_conv_layer
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops import pairwise
+from polynl_mm.ops.dot_product_block import dot_product_block, is_cheaper
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
     build_norm,
+    group_shape,
     groups_as_samples,
     samples_as_groups,
 )
@@ -27,6 +32,8 @@ MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 class _NonLocalBlock(Plugin):
     # The name of the child module in MMAction2's non-local checkpoints.
     _abbr_ = "non_local_block"
+    # torch's, and mmcv's, which is the same for features that are not empty.
+    _convs: tuple[type[nn.Module], ...]
     _pool: type[nn.Module]
     _pool_size: tuple[int, ...]
 
@@ -121,6 +128,8 @@ class _NonLocalBlock(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
+        if self._folds(x):
+            return self._fold(x)
         query = x if self.mode == "gaussian" else self.theta(x)
         key = self.phi(x) if hasattr(self, "phi") else x
         samples = (groups_as_samples(f, self.axes) for f in (query, key, self.g(x)))
@@ -128,6 +137,30 @@ class _NonLocalBlock(Plugin):
             self._attend(*samples), self.axes, x.shape[0], x.shape[2:]
         )
         return x + self.conv_out(y)
+
+    def _folds(self, x: Tensor) -> bool:
+        """Return whether one matrix a sample is the cheaper form of this block."""
+        if self.mode != "dot_product" or self.sub_sample:
+            return False
+        convs = (self.theta.conv, self.phi.conv, self.g.conv, self.conv_out.conv)
+        if any(type(conv) not in self._convs for conv in convs):
+            return False  # a layer of conv_cfg's own, of which only the output is known
+        positions = math.prod(group_shape(x.shape[2:], self.axes))
+        training = torch.is_grad_enabled() and (
+            x.requires_grad or self.conv_out.conv.weight.requires_grad
+        )
+        return is_cheaper(self.in_channels, self.inter_channels, positions, training)
+
+    def _fold(self, x: Tensor) -> Tensor:
+        convs = (self.theta.conv, self.phi.conv, self.g.conv, self.conv_out.conv)
+        _, *norm = self.conv_out.children()
+        y = dot_product_block(
+            groups_as_samples(x, self.axes),
+            *((conv.weight.flatten(1), conv.bias) for conv in convs),
+            residual=not norm,
+        )
+        y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
+        return x + norm[0](y) if norm else y
 
     def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         if self.mode == "dot_product":
@@ -187,6 +220,7 @@ class NonLocalBlock3d(_NonLocalBlock):
     """
 
     dims = 3
+    _convs = (nn.Conv3d, mmcv.cnn.Conv3d)
     _pool = nn.MaxPool3d
     _pool_size = (1, 2, 2)
 
@@ -200,5 +234,6 @@ class NonLocalBlock2d(_NonLocalBlock):
     """
 
     dims = 2
+    _convs = (nn.Conv2d, mmcv.cnn.Conv2d)
     _pool = nn.MaxPool2d
     _pool_size = (2, 2)

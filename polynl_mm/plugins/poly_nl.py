@@ -86,14 +86,16 @@ class _PolyNL(Plugin):
             split_groups(x, self.axes),  # (B, C, G, N)
             self.theta.weight.flatten(1),
             self.phi.weight.flatten(1),
-            # Without a norm, alpha scales the K x C weight and not C x N features.
+            # Without a norm, alpha scales the C x K weight and not C x N features.
             self.out.weight.flatten(1) * (1.0 if self.norm else self.alpha),
             None if self.g is None else self.g.weight.flatten(1),
+            residual=None if self.norm else self.beta,
             schedule=self.schedule,
         )
         y = join_groups(y, self.axes, x.shape[2:])
-        if self.norm is not None:
-            y = self.alpha * self.norm(y)
+        if self.norm is None:
+            return y
+        y = self.alpha * self.norm(y)
         return torch.addcmul(y.to(x.dtype), x, self.beta.to(x.dtype))
 
     def extra_repr(self) -> str:

@@ -6,6 +6,7 @@ from closeness import assert_close
 from mmcv.cnn.bricks.non_local import NonLocal2d, NonLocal3d
 
 from polynl_mm import NonLocalBlock2d, NonLocalBlock3d
+from polynl_mm.plugins import non_local
 from polynl_mm.plugins.non_local import MODES
 
 PAIRS = {
@@ -29,9 +30,14 @@ def make_pair(mmcv_class, **arguments):
 @pytest.mark.parametrize("sub_sample", [False, True])
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("use_scale", [False, True])
+@pytest.mark.parametrize("folded", [False, True])
 def test_outputs_and_gradients_equal_mmcvs(
-    mmcv_class, mode, sub_sample, norm, use_scale
+    mmcv_class, mode, sub_sample, norm, use_scale, folded, monkeypatch
 ):
+    if folded and (mode != "dot_product" or sub_sample or use_scale):
+        pytest.skip("only dot products without sub-sampling fold into one matrix")
+    if not folded:
+        monkeypatch.setattr(non_local, "is_cheaper", lambda *a, **k: False)
     norm_cfg = dict(type=PAIRS[mmcv_class][1]) if norm else None
     ours, theirs, x = make_pair(
         mmcv_class,
@@ -44,6 +50,7 @@ def test_outputs_and_gradients_equal_mmcvs(
     )
     assert list(ours.state_dict()) == list(theirs.state_dict())
     x.requires_grad_()
+    assert ours._folds(x) == folded
     assert_close(ours(x), theirs(x), "output")
     ours(x).square().mean().backward()
     gradient, x.grad = x.grad, None

@@ -1,0 +1,177 @@
+"""Blocks that are one matrix a sample: its Gram matrix, and the matrix's application.
+
+Where a block multiplies features by features and projects with linear maps only, all
+that it needs of the N positions is ``G = X X^T / N``. The rest folds into one matrix M
+and one shift a sample, and the block is ``scale x + M x + shift``: X is read twice,
+nothing else of its size is made but the output, and training keeps nothing but X.
+"""
+
+import torch
+from torch import Tensor
+
+from polynl_mm.ops.precision import accumulate_dtype
+
+# The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
+_BLOCKS = 4
+# Narrower blocks cost more in started products than symmetry saves.
+_MIN_BLOCK = 64
+# Half types are summed in float32, this many positions at a time, so that no
+# float32 copy of the whole input is made.
+_HALF_CHUNK = 16384
+
+
+def gram(x: Tensor, *, with_mean: bool = False) -> tuple[Tensor, Tensor]:
+    """Return X X^T / N, making the blocks on and above its diagonal only.
+
+    Args:
+        x (Tensor): Features, (B, C, N).
+        with_mean (bool): Return the Gram matrix of X with a row of ones below it: the
+            mean over positions is then the last column, less its last element.
+
+    Returns:
+        tuple[Tensor, Tensor]: The Gram matrix, (B, C, C) or (B, C + 1, C + 1), in
+        float32 or better; and ``x``, to go on with, so that in the backward pass what
+        comes from there and what comes through the Gram matrix meet in one product.
+    """
+    return _Gram.apply(x, with_mean)
+
+
+def symmetric_share(channels: int) -> float:
+    """Return the share of a full C x C x N product that :func:`gram` makes.
+
+    Args:
+        channels (int): C.
+
+    Returns:
+        float: 0.625 for wide features, 1 for narrow ones.
+    """
+    size = _block_size(channels)
+    starts = range(0, channels, size)
+    return sum(min(size, channels - s) * (channels - s) for s in starts) / channels**2
+
+
+def apply_matrix(
+    x: Tensor,
+    matrix: Tensor,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """Return ``scale x + matrix x + shift``, accumulated in one buffer.
+
+    Args:
+        x (Tensor): Features, (B, C, N).
+        matrix (Tensor): One a sample, (B, C, C).
+        scale (Tensor, optional): One number, (1,). None: 0, no residual.
+        shift (Tensor, optional): (B, C). None: 0.
+
+    Returns:
+        Tensor: (B, C, N), of the type of ``x``.
+    """
+    matrix, scale, shift = (
+        None if t is None else t.to(x.dtype) for t in (matrix, scale, shift)
+    )
+    return _ApplyMatrix.apply(x, matrix, scale, shift)
+
+
+class _Gram(torch.autograd.Function):
+    """A function of its own because autograd, which does not know that both factors
+    are one, would make two products in the backward pass where one does.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, with_mean: bool) -> tuple[Tensor, Tensor]:
+        accumulate = accumulate_dtype(x)
+        if x.dtype == accumulate:
+            total = _symmetric_product(x)
+        else:
+            chunks = x.split(_HALF_CHUNK, dim=2)
+            total = sum(_symmetric_product(chunk.to(accumulate)) for chunk in chunks)
+        product = total / x.shape[2]
+        if with_mean:
+            mean = x.sum(dim=2, keepdim=True, dtype=accumulate) / x.shape[2]
+            one = mean.new_ones(x.shape[0], 1, 1)
+            below = torch.cat([mean.mT, one], dim=2)  # (B, 1, C + 1)
+            product = torch.cat([torch.cat([product, mean], dim=2), below], dim=1)
+        return product, x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.with_mean = inputs
+        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(
+        ctx, grad: Tensor | None, grad_x: Tensor | None
+    ) -> tuple[Tensor | None, None]:
+        (x,) = ctx.saved_tensors
+        if grad is None:
+            return grad_x, None
+        channels = x.shape[1]
+        symmetric = ((grad + grad.mT) / x.shape[2]).to(x.dtype)
+        product = symmetric[:, :channels, :channels]
+        grad_x = product @ x if grad_x is None else torch.baddbmm(grad_x, product, x)
+        if ctx.with_mean:
+            grad_x = grad_x.add_(symmetric[:, :channels, channels:])
+        return grad_x, None
+
+
+class _ApplyMatrix(torch.autograd.Function):
+    """Autograd would hold a buffer of the features' size for each term of the sum."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, matrix: Tensor, scale: Tensor | None, shift: Tensor | None
+    ) -> Tensor:
+        return _accumulate(x, matrix, scale, shift)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])  # the shift has no part in any gradient
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, matrix, scale = ctx.saved_tensors
+        needs_x, needs_matrix, needs_scale, needs_shift = ctx.needs_input_grad
+        grad_x = grad_matrix = grad_scale = grad_shift = None
+        if needs_x:
+            grad_x = _accumulate(grad, matrix.mT, scale, None)
+        if needs_matrix or needs_scale:
+            grad_matrix = grad @ x.mT
+        if needs_scale:
+            # The sum of grad * x, without that product.
+            diagonals = grad_matrix.to(accumulate_dtype(x)).diagonal(dim1=1, dim2=2)
+            grad_scale = diagonals.sum().reshape(scale.shape).to(scale.dtype)
+        if needs_shift:
+            grad_shift = grad.sum(dim=2)
+        return grad_x, grad_matrix, grad_scale, grad_shift
+
+
+def _accumulate(
+    x: Tensor, matrix: Tensor, scale: Tensor | None, shift: Tensor | None
+) -> Tensor:
+    if scale is None:
+        y = matrix @ x
+        return y if shift is None else y.add_(shift.unsqueeze(2))
+    y = scale * x
+    if shift is not None:
+        y.add_(shift.unsqueeze(2))
+    return y.baddbmm_(matrix, x)
+
+
+def _symmetric_product(x: Tensor) -> Tensor:
+    channels = x.shape[-2]
+    size = _block_size(channels)
+    if size >= channels:
+        return x @ x.mT
+    product = x.new_empty(*x.shape[:-1], channels)
+    for start in range(0, channels, size):
+        stop = min(start + size, channels)
+        rows = x[..., start:stop, :] @ x[..., start:, :].mT  # (..., size, rest)
+        product[..., start:stop, start:] = rows
+        product[..., stop:, start:stop] = rows[..., stop - start :].mT
+    return product
+
+
+def _block_size(channels: int) -> int:
+    return max(-(-channels // _BLOCKS), _MIN_BLOCK)
