@@ -72,7 +72,12 @@ def test_workers_end_when_the_run_is_killed(tmp_path):
     finally:
         run.kill()
         run.join()
-    _wait_for(lambda: not any(map(_runs, (int(x.read_text()) for x in files))))
+    workers = [int(file.read_text()) for file in files]
+    try:
+        _wait_for(lambda: not any(map(_runs, workers)))
+    finally:
+        for worker in filter(_runs, workers):
+            os.kill(worker, signal.SIGKILL)
 
 
 def _runs(process: int) -> bool:
