@@ -27,6 +27,8 @@ DECODER = re.compile(
 # So many unreadable draws in a row mean that the disk is gone, or the path is wrong.
 MAX_DRAWS = 100
 PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
+# As with widths of 48 and 72: batches raise an error, single frames come out skewed.
+UNFIT_WIDTH = "decord cannot read frames of its width (resize it, or read with OpenCV)"
 
 
 class UnreadableVideoError(UserError):
@@ -264,16 +266,8 @@ def _open_with_decord(step: Callable, results: dict, path: str) -> dict:
 
 def _decode(step: Callable, results: dict, path: str) -> dict | None:
     wanted = np.size(results.get("frame_inds", ()))
-    reader = results.get("video_reader")
     try:
-        try:
-            results = step(results)
-        except Exception as error:
-            # decord 0.6.0 cannot read batches of some frame sizes.
-            if "size must exactly match" not in str(error) or reader is None:
-                raise
-            results["video_reader"] = _OneByOne(reader)
-            results = step(results)
+        results = step(results)
     except (ImportError, MemoryError):
         raise
     except Exception as error:
@@ -281,6 +275,10 @@ def _decode(step: Callable, results: dict, path: str) -> dict | None:
     if results is None:
         return None
     frames = results.get("imgs")
+    if type(step).__name__ == "DecordDecode" and any(
+        np.shape(frame)[2:] != (3,) for frame in frames
+    ):
+        raise UnreadableVideoError(path, UNFIT_WIDTH)
     if frames is not None and (
         len(frames) < wanted or any(np.size(frame) == 0 for frame in frames)
     ):
@@ -288,20 +286,6 @@ def _decode(step: Callable, results: dict, path: str) -> dict | None:
             path, f"{len(frames)} of the {wanted} frames wanted can be decoded"
         )
     return results
-
-
-class _OneByOne:
-    """A decord reader that reads the frames of a batch one after the other."""
-
-    def __init__(self, reader):
-        self._reader = reader
-
-    def get_batch(self, indices) -> "_OneByOne":
-        self._frames = [self._reader[int(index)].asnumpy() for index in indices]
-        return self
-
-    def asnumpy(self) -> np.ndarray:
-        return np.stack(self._frames)
 
 
 def _reason(path: str, error: Exception) -> str:
@@ -321,6 +305,8 @@ def _reason(path: str, error: Exception) -> str:
     if kind := _picture(path):
         return f"it is a {kind} picture"
     message = " ".join(re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", first_line(error)).split())
+    if "size must exactly match" in message:
+        return UNFIT_WIDTH
     if "cannot find video stream" in message:
         return "it has no video stream"
     damaged = "it is damaged, cut off or not a video"

@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 from functools import partial
@@ -13,7 +14,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
-from polynl_mm.runtime.atomic_files import AtomicLocalBackend
+from polynl_mm.runtime.atomic_files import AtomicLocalBackend, renamed_when_complete
 from polynl_mm.runtime.resumable import (
     EpochSeedHook,
     find_checkpoint_to_resume,
@@ -21,6 +22,7 @@ from polynl_mm.runtime.resumable import (
     seed_everything,
     seed_worker,
 )
+from polynl_mm.runtime.user_errors import UserError
 
 
 class Noise(Dataset):
@@ -142,6 +144,30 @@ def test_a_whole_checkpoint_is_there_at_any_time(tmp_path):
     last = (tmp_path / "last_checkpoint").read_text()
     assert last == str(tmp_path / "epoch_3.pth")
     assert issubclass(AtomicLocalBackend, LocalBackend)
+
+
+def test_failing_write_leaves_the_previous_checkpoint(tmp_path):
+    class FullDisk(AtomicLocalBackend):
+        def put(self, obj, filepath):
+            if "epoch_2" in str(filepath):
+                obj = memoryview(obj)[: len(obj) // 2]
+                with renamed_when_complete(filepath) as partial:
+                    partial.write_bytes(obj)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().put(obj, filepath)
+
+    whole, part, rest = [], [], []
+    run(tmp_path / "whole", 3, whole)
+    register_backend("local", FullDisk, force=True, prefixes="")
+    try:
+        with pytest.raises(UserError, match=r"\(No space left .*epoch_1\.pth is whole"):
+            run(tmp_path / "part", 3, part, max_keep_ckpts=1)
+    finally:
+        register_backend("local", AtomicLocalBackend, force=True, prefixes="")
+    left = [path.name for path in (tmp_path / "part").iterdir() if "epoch" in path.name]
+    assert left == ["epoch_1.pth"]
+    run(tmp_path / "part", 3, rest, resume=True)
+    assert rest == whole[2:]
 
 
 def test_what_to_resume_is_found_where_the_record_is_unfit(tmp_path):
