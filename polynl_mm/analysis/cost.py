@@ -1,5 +1,6 @@
 """Counting a model's parameters and operations."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,16 @@ def _count_attention(query, key, value, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-# torch's counter knows the fused attention of GPUs, and not that of CPUs.
+def _count_product(total, left, right, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(left) * right[-1]
+
+
+# torch's counter knows the fused attention of GPUs, and not that of CPUs; products
+# added to a new tensor, and not those added in place.
 _ALSO_COUNTED = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
+    torch.ops.aten.addmm_: _count_product,
+    torch.ops.aten.baddbmm_: _count_product,
 }
 
 

@@ -43,6 +43,18 @@ def test_hidden_products_are_counted():
     assert counted == pytest.approx(projections + attention)
 
 
+def test_products_added_in_place_are_counted():
+    total, left, right = (
+        torch.zeros(2, 3, 5),
+        torch.zeros(2, 3, 4),
+        torch.zeros(2, 4, 5),
+    )
+    counted = count_cost(nn.Identity(), lambda: total.baddbmm_(left, right))
+    assert counted.gflops * 1e9 == pytest.approx(2 * 3 * 4 * 5)
+    counted = count_cost(nn.Identity(), lambda: total[0].addmm_(left[0], right[0]))
+    assert counted.gflops * 1e9 == pytest.approx(3 * 4 * 5)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_get_flops_agrees_with_mmaction2(name, capsys):
     spec = importlib.util.spec_from_file_location("get_flops", TOOL)
