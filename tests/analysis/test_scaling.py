@@ -1,4 +1,4 @@
-"""The arithmetic of scaling, and one real measurement; it asserts nothing on seconds."""
+"""The arithmetic of scaling, and one real measurement without its seconds."""
 
 import json
 
@@ -49,10 +49,9 @@ def test_unfit_options(tiny_config, tmp_path):
 @pytest.mark.slow
 def test_two_processes_are_measured(tiny_config, tmp_path, capsys):
     config = str(tiny_config(tmp_path / "c.py"))
-    scaling.main(
-        [config, *"--shape 3 2 16 16 --processes 1 2 --rounds 2 --steps 1".split()]
-        + ["--device", "cpu", "--out", str(tmp_path)]
-    )
+    options = ["--shape", "3", "2", "16", "16", "--processes", "1", "2"]
+    options += ["--rounds", "2", "--steps", "1", "--device", "cpu"]
+    scaling.main([config, *options, "--out", str(tmp_path)])
     content = json.loads((tmp_path / "scaling.json").read_text())
     assert [row["processes"] for row in content["results"]] == [1, 2]
     assert all(len(row["rounds"]) == 2 for row in content["results"])

@@ -33,6 +33,9 @@ model['backbone'].update(
     type='WithPlugins', of='ResNet3dSlowOnly',
     plugins=[dict(cfg=dict(type='PolyNL3d', zero_init=False), blocks='last')])
 optim_wrapper['clip_grad'] = dict(max_norm=0.5)
+optim_wrapper['optimizer']['weight_decay'] = 0.1
+optim_wrapper['paramwise_cfg'] = dict(norm_decay_mult=0.0, custom_keys={
+    'poly_nl': dict(lr_mult=3.0), 'poly_nl.alpha': dict(lr_mult=9.0, decay_mult=0.0)})
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=2, end=2, by_epoch=True)]
 """
 FSDP = """
