@@ -236,6 +236,11 @@ def _compare(scores: nn.Module, file: Path, views: Tensor) -> Check:
 
     with torch.no_grad():
         expected = scores(views).numpy()
+    if not np.isfinite(expected).all():
+        raise UserError(
+            "The model's own scores of random views are not finite, so that there is "
+            "nothing to compare; check that the checkpoint is a trained one."
+        )
     session = onnxruntime.InferenceSession(
         str(file), providers=["CPUExecutionProvider"]
     )

@@ -131,6 +131,14 @@ def test_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_model_without_finite_scores_is_not_exported(tmp_path):
+    recognizer = recognizer_of()
+    recognizer.cls_head.fc_cls.bias.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite"):
+        export_onnx(recognizer, (3, 2, 8, 8), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(onnx_export, "PACKAGES", ("onnx", "no_such_runtime"))
     with pytest.raises(ImportError, match=r"no_such_runtime.*polynl_mm\[deployment\]"):
