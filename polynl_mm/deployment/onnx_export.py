@@ -210,25 +210,33 @@ def export_onnx(
 
 def _export(scores: nn.Module, views: Tensor, opset: int | None):
     batch, count = torch.export.Dim("batch"), torch.export.Dim("views")
-    # The names of its 2D packages that are not here, and its own plans.
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    with _quiet_exporter(), torch.no_grad():
+        return torch.onnx.export(
+            scores,
+            (views,),
+            dynamo=True,
+            input_names=["views"],
+            output_names=["scores"],
+            dynamic_shapes=({0: batch, 1: count},),
+            opset_version=opset,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet_exporter():
+    """Hold back the exporter's notes on packages not here and folds not made."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.onnx.export(
-                scores,
-                (views,),
-                dynamo=True,
-                input_names=["views"],
-                output_names=["scores"],
-                dynamic_shapes=({0: batch, 1: count},),
-                opset_version=opset,
-                verbose=False,
-            )
+            yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _compare(scores: nn.Module, file: Path, views: Tensor) -> Check:

@@ -57,7 +57,7 @@ def test_training_starts_from_a_non_local_checkpoint(
     convert([str(tmp_path / "nl.pth"), str(start), "--config", str(config)])
     said = capsys.readouterr().out
     assert "backbone.layer1.1.poly_nl: theta <- g, phi <- phi, g <- theta" in said
-    assert "1 blocks take weights over, 0 are new" in said
+    assert "weights taken over by 1 of 1 blocks" in said
     options = [f"load_from={start}", "optim_wrapper.optimizer.lr=0.0"]
     run = ["--no-validate", "--work-dir", str(tmp_path / "w")]
     tool("train").main([str(config), *run, "--cfg-options", *options])

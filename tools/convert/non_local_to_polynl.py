@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
         for line in done.log:
             print(line)
         print(
-            f"{len(done.mapped)} blocks take weights over, {len(done.identities)} are "
-            f"new and the identity: {args.target}"
+            f"{args.target}: weights taken over by {len(done.mapped)} of "
+            f"{len(done.mapped) + len(done.identities)} blocks."
         )
         if done.identities or not args.config:
             entry = describe_plugins(done, source)
