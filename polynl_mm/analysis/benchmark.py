@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import polynl_mm
 from polynl_mm.analysis.memory import peak_extra_memory
+from polynl_mm.analysis.peers import PlainPolyNL3d
 from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
 
 matplotlib.use("Agg")
@@ -28,6 +29,7 @@ SUBJECTS: dict[str, Callable[[int], nn.Module]] = {
     "mmcv NonLocal3d": lambda c: NonLocal3d(c),
     "mmcv NonLocal3d, sub_sample": lambda c: NonLocal3d(c, sub_sample=True),
     "mmcv NonLocal3d, dot product": lambda c: NonLocal3d(c, mode="dot_product"),
+    "Poly-NL as three convolutions": lambda c: PlainPolyNL3d(c),
     "PolyNL3d": lambda c: polynl_mm.PolyNL3d(c),
     "NonLocalBlock3d": lambda c: polynl_mm.NonLocalBlock3d(c),
     "NonLocalBlock3d, sub_sample": lambda c: polynl_mm.NonLocalBlock3d(c, True),
@@ -46,14 +48,10 @@ SUBJECTS: dict[str, Callable[[int], nn.Module]] = {
     "CompactGeneralizedNL3d": lambda c: polynl_mm.CompactGeneralizedNL3d(c),
     "CrissCross3d": lambda c: polynl_mm.CrissCross3d(c),
 }
-# Copies of the N x N affinity that a peer holds at its peak, training.
-AFFINITIES = {
-    "mmcv NonLocal3d": (3.0, 1.0),
-    "mmcv NonLocal3d, sub_sample": (3.0, 0.25),
-    "mmcv NonLocal3d, dot product": (3.0, 1.0),
-}
+NON_LOCAL_PEERS = tuple(name for name in SUBJECTS if name.startswith("mmcv"))
+PEERS = (FLOOR, *NON_LOCAL_PEERS, "Poly-NL as three convolutions")
 # Time quadratic in N: left out of the longest clips, as the peers are.
-QUADRATIC = (*AFFINITIES, "NonLocalBlock3d", "NonLocalStage3d")
+QUADRATIC = (*NON_LOCAL_PEERS, "NonLocalBlock3d", "NonLocalStage3d")
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,8 @@ class Setting:
         dtype (str): ``'float32'``, or ``'bfloat16'`` or ``'float16'`` under autocast.
         device (str): ``'cpu'`` or ``'cuda'``.
         repeats (int): How many times each subject is timed, in turns.
+        compiled (bool): Measure the plugins through ``torch.compile`` (inductor,
+            ``fullgraph=True``); the peers stay as they are.
         max_affinity (float): Bytes: quadratic subjects are left out of points where
             one N x N matrix would be larger.
     """
@@ -79,6 +79,7 @@ class Setting:
     dtype: str = "float32"
     device: str = "cpu"
     repeats: int = 5
+    compiled: bool = False
     max_affinity: float = 2.6e9
 
     def positions(self, clip_len: int) -> int:
@@ -105,12 +106,18 @@ class Point:
     peak_mib: float
 
 
-def benchmark(setting: Setting, subjects: Iterable[str] = SUBJECTS) -> list[Point]:
+def benchmark(
+    setting: Setting,
+    subjects: Iterable[str] = SUBJECTS,
+    save: Callable[[list[Point]], None] | None = None,
+) -> list[Point]:
     """Measure subjects over the sweep; at each point they take turns.
 
     Args:
         setting (Setting): What and how.
         subjects (Iterable[str]): Keys of ``SUBJECTS``.
+        save (Callable, optional): Called with what there is after each clip length, so
+            that a long sweep that is cut off leaves its results.
 
     Returns:
         list[Point]: By clip length, training or not, and subject. Quadratic subjects
@@ -124,6 +131,8 @@ def benchmark(setting: Setting, subjects: Iterable[str] = SUBJECTS) -> list[Poin
         fits = 4.0 * setting.batch * positions**2 <= setting.max_affinity
         chosen = [s for s in subjects if fits or s not in QUADRATIC]
         points += _measure(setting, chosen, clip_len, training)
+        if save is not None and training:
+            save(points)
     return points
 
 
@@ -134,10 +143,12 @@ def _measure(
     device = torch.device(setting.device)
     shape = (setting.batch, setting.channels, clip_len, setting.size, setting.size)
     x = torch.randn(shape, device=device, requires_grad=training)
-    calls = {
-        name: _call(SUBJECTS[name](setting.channels).to(device), x, setting, training)
-        for name in subjects
-    }
+    calls = {}
+    for name in subjects:
+        module = SUBJECTS[name](setting.channels).to(device).train(training)
+        if setting.compiled and name not in PEERS:
+            module = _compile(module, x)
+        calls[name] = _call(module, x, setting, training)
     peaks = {name: peak_extra_memory(call, device) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(setting.repeats):
@@ -155,10 +166,19 @@ def _measure(
     ]
 
 
+def _compile(module: nn.Module, x: Tensor) -> nn.Module:
+    """Compile a plugin, off its identity, and hold its output against eager's."""
+    torch.compiler.reset()  # one clip length is no reason to compile for all others
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    compiled = torch.compile(module, fullgraph=True)
+    torch.testing.assert_close(compiled(x), module(x), rtol=1e-4, atol=1e-4)
+    return compiled
+
+
 def _call(
     module: nn.Module, x: Tensor, setting: Setting, training: bool
 ) -> Callable[[], None]:
-    module.train(training)
     cotangent = torch.randn_like(x) if training else None
 
     def call() -> None:
@@ -240,7 +260,7 @@ def _plot(
         1, 2, figsize=(14, 9), sharey=True, layout="constrained"
     )
     names = list(dict.fromkeys(point.subject for point in points))
-    styles = {n: ("--" if n.startswith(("mmcv", FLOOR)) else "-") for n in names}
+    styles = {n: ("--" if n in PEERS else "-") for n in names}
     colours = {n: plt.get_cmap("tab20")(i % 20) for i, n in enumerate(names)}
     for panel, training in zip(panels, (False, True), strict=True):
         for name in names:

@@ -12,9 +12,13 @@ from torch import nn
 from tqdm import tqdm
 
 import polynl_mm
+from polynl_mm.analysis.memory import peak_extra_memory
+from polynl_mm.analysis.peers import PlainPolyNL3d
 from polynl_mm.ops import pairwise, reference, spectral
 
 Call = Callable[[], Any]
+CPU = torch.device("cpu")
+MIB = 2**20
 
 
 def compare(slow: Call, fast: Call, repeats: int = 7) -> tuple[float, float, float]:
@@ -100,11 +104,47 @@ def modules() -> Iterator[tuple]:
             yield f"PolyNL3d for {name}, {shape}", _on(peer, x), _on(ours, x)
 
 
+def training_steps() -> Iterator[tuple]:
+    """Yield a training step of Poly-NL as three convolutions, and of ``PolyNL3d``.
+
+    Yields:
+        tuple: Name, call of the one, call of the other.
+    """
+    for clip_len in (8, 32):
+        x = torch.randn(1, 512, clip_len, 28, 28, requires_grad=True)
+        steps = (_step(PlainPolyNL3d(512), x), _step(polynl_mm.PolyNL3d(512), x))
+        yield (f"PolyNL3d, {tuple(x.shape)}", *steps)
+
+
+def quadratic_modes() -> Iterator[tuple]:
+    """Yield training steps of blocks defined by an N x N affinity, by clip length.
+
+    Yields:
+        tuple: Name, and for two clip lengths, the second twice the first, N and the
+        call.
+    """
+    for mode in ("concatenation", "embedded_gaussian"):
+        block = polynl_mm.NonLocalBlock3d(256, mode=mode)
+        clips = [torch.randn(1, 256, t, 28, 28, requires_grad=True) for t in (16, 32)]
+        yield mode, *((x[0, 0].numel(), _step(block, x)) for x in clips)
+
+
 def _on(module: nn.Module, x: torch.Tensor) -> Call:
     return partial(module.eval(), x)
 
 
-def compare_all(repeats: int = 7) -> str:
+def _step(module: nn.Module, x: torch.Tensor) -> Call:
+    cotangent = torch.randn_like(x)
+
+    def step() -> None:
+        x.grad = None
+        module.zero_grad()
+        module(x).backward(cotangent)
+
+    return step
+
+
+def compare_forward(repeats: int = 7) -> str:
     """Compare every schedule with what it replaces, without gradients.
 
     Args:
@@ -116,9 +156,52 @@ def compare_all(repeats: int = 7) -> str:
     lines = ["| what | replaced, ms | ours, ms | times faster |", "|---|---|---|---|"]
     with torch.no_grad():
         pairs = [pair for source in (operations, modules) for pair in source()]
-        for name, slow, fast in tqdm(pairs, desc="compare", unit="pair"):
+        for name, slow, fast in tqdm(pairs, desc="forward", unit="pair"):
             before, after, ratio = compare(slow, fast, repeats)
             lines.append(
                 f"| {name} | {before * 1e3:.1f} | {after * 1e3:.1f} | {ratio:.2f} |"
             )
+    return "\n".join(lines)
+
+
+def compare_training(repeats: int = 7) -> str:
+    """Compare time and peak memory of Poly-NL's training step with the plain form's.
+
+    Args:
+        repeats (int): As in :func:`compare`.
+
+    Returns:
+        str: A Markdown table.
+    """
+    lines = [
+        "| training step | plain, ms (MiB) | ours, ms (MiB) | time | memory |",
+        "|---|---|---|---|---|",
+    ]
+    for name, plain, ours in tqdm(list(training_steps()), desc="training", unit="pair"):
+        before, after, ratio = compare(plain, ours, repeats)
+        peaks = [peak_extra_memory(call, CPU) / MIB for call in (plain, ours)]
+        lines.append(
+            f"| {name} | {before * 1e3:.1f} ({peaks[0]:.1f}) | {after * 1e3:.1f} "
+            f"({peaks[1]:.1f}) | {1 / ratio:.2f} | {peaks[1] / peaks[0]:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def measure_quadratic_modes() -> str:
+    """Measure the memory of what would be N x N, at N and half of it.
+
+    Returns:
+        str: A Markdown table.
+    """
+    lines = [
+        "| mode, training | N | peak, MiB | of one N x N matrix | from N / 2 |",
+        "|---|---|---|---|---|",
+    ]
+    for mode, half, whole in tqdm(list(quadratic_modes()), desc="memory", unit="mode"):
+        before, after = (peak_extra_memory(call, CPU) for _, call in (half, whole))
+        positions = whole[0]
+        lines.append(
+            f"| {mode} | {positions} | {after / MIB:.1f} | "
+            f"{after / (4 * positions**2):.3f} | {after / before:.2f} |"
+        )
     return "\n".join(lines)

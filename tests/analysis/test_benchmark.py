@@ -2,10 +2,12 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+import polynl_mm
 from polynl_mm.analysis import compare
 from polynl_mm.analysis.benchmark import (
     FLOOR,
@@ -17,14 +19,21 @@ from polynl_mm.analysis.benchmark import (
     write_results,
 )
 from polynl_mm.analysis.memory import peak_extra_memory
+from polynl_mm.analysis.peers import PlainPolyNL3d
 
 SMALL = Setting(channels=16, clip_lengths=(1, 2), size=6, repeats=1)
 
 
 def test_every_subject_runs_and_files_are_written(tmp_path):
-    points = benchmark(SMALL)
+    saved = []
+
+    def save(points):
+        saved.append(len(points))
+        write_results(points, SMALL, tmp_path)
+
+    points = benchmark(SMALL, save=save)
     assert len(points) == len(SUBJECTS) * 2 * 2
-    write_results(points, SMALL, tmp_path)
+    assert saved == [len(points) // 2, len(points)]
     content = json.loads((tmp_path / "benchmark.json").read_text())
     assert content["setting"]["channels"] == 16 and len(content["points"]) == len(
         points
@@ -69,6 +78,30 @@ def test_non_local_peers_hold_the_affinity_and_ours_do_not():
     affinity = 4 * 1024**2 / 2**20
     assert peaks["mmcv NonLocal3d"] > affinity
     assert peaks["NonLocalBlock3d"] < affinity / 2 and peaks["PolyNL3d"] < affinity / 4
+
+
+def test_plain_poly_nl_is_poly_nl():
+    plain, ours = PlainPolyNL3d(8), polynl_mm.PolyNL3d(8)
+    ours.load_state_dict(plain.state_dict())
+    for module in (plain, ours):
+        torch.nn.init.constant_(module.alpha, 0.7)
+    x = torch.randn(2, 8, 3, 4, 5)
+    torch.testing.assert_close(plain(x), ours(x))
+
+
+def test_plugins_are_measured_compiled_and_peers_are_not(monkeypatch):
+    compiled = []
+
+    def compile_eagerly(module, fullgraph):
+        assert fullgraph
+        compiled.append(type(module).__name__)
+        return compile_module(module, fullgraph=True, backend="eager")
+
+    compile_module = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    setting = replace(SMALL, clip_lengths=(2,), compiled=True)
+    benchmark(setting, [FLOOR, "PolyNL3d", "SpectralNL3d"])
+    assert compiled == ["PolyNL3d", "SpectralNL3d"] * 2
 
 
 def test_comparison_pairs_agree():

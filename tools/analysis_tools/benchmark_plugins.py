@@ -41,6 +41,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default=default.device)
     parser.add_argument("--repeats", type=int, default=default.repeats)
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="measure the plugins through torch.compile with inductor, after checking "
+        "that they then give the same outputs",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), metavar="NAME")
     return parser.parse_args(argv)
@@ -69,9 +75,13 @@ def main(argv: list[str] | None = None) -> None:
             dtype=args.dtype,
             device=args.device,
             repeats=args.repeats,
+            compiled=args.compile,
         )
-        points = benchmark(setting, args.subjects)
-        write_results(points, setting, args.out)
+        points = benchmark(
+            setting,
+            args.subjects,
+            save=lambda points: write_results(points, setting, args.out),
+        )
         print(format_table(points))
         print(f"In {args.out}: benchmark.json, benchmark.csv, time.png, memory.png")
 
