@@ -67,7 +67,7 @@ def test_starts_as_the_source_without_its_blocks(trained):
     """Wherever the config's blocks are, and whether or not weights map."""
     base = build(BACKBONE)
     base.load_state_dict({k: v for k, v in trained.items() if "non_local" not in k})
-    target = build(with_plugins(entry(((1,), (1,)))))
+    target = build(with_plugins(entry(((1,), (1,)), zero_init=False)))
     done = convert(trained, target)
     assert done.mapped == ["backbone.layer1.1.poly_nl"]
     assert done.identities == ["backbone.layer2.1.poly_nl"]
