@@ -132,5 +132,5 @@ def test_command_writes_and_checks_the_tables(folder, capsys):
 
 def test_unknown_folder_is_named(folder, capsys):
     with pytest.raises(SystemExit):
-        config_tables.main(["tyni"])
+        config_tables.main(["tinny"])
     assert "did you mean 'tiny'?" in capsys.readouterr().err
