@@ -6,7 +6,11 @@ import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.dist import is_main_process
 
 from polynl_mm.datasets.annotations import check_datasets
-from polynl_mm.runtime import require_mmaction2, user_errors
+from polynl_mm.runtime import (
+    require_mmaction2,
+    testing_views,  # noqa: F401  (registers its hook)
+    user_errors,
+)
 from polynl_mm.runtime.atomic_files import write_json
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_run_options, parse_run
@@ -16,8 +20,10 @@ from polynl_mm.runtime.configs import (
     expect_checkpoint,
     load_config,
     set_work_dir,
+    unshard,
 )
 from polynl_mm.runtime.process_group import process_group
+from polynl_mm.runtime.test_pipelines import bound_decoding, name_samples
 from polynl_mm.runtime.user_errors import UserError
 
 
@@ -37,6 +43,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--metrics", metavar="FILE.json", help="write the metrics here")
     parser.add_argument(
         "--dump", metavar="FILE.pkl", help="write the predictions here, as a pickle"
+    )
+    parser.add_argument(
+        "--max-testing-views",
+        type=int,
+        metavar="N",
+        help="views (frames of a 2D recognizer) that go through the network at once; "
+        "default: test_cfg's, else 4, or one of each video of a batch; 0: all",
     )
     parser.add_argument("--show-dir", help="write pictures of the predictions here")
     parser.add_argument(
@@ -75,6 +88,10 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
             out_dir=args.show_dir,
             interval=args.interval,
         )
+    views = {"type": "BoundedViewsHook", "_scope_": "mmengine"}
+    views["max_testing_views"] = args.max_testing_views
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), views]
+    bound_decoding(cfg)
     if args.dump is not None:
         if not args.dump.endswith((".pkl", ".pickle")):
             raise UserError(f"--dump takes a .pkl file, not {args.dump}.")
@@ -83,6 +100,7 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
             evaluators = [evaluators]
         dump = {"type": "DumpResults", "out_file_path": args.dump}
         cfg.test_evaluator = [*evaluators, dump]
+        name_samples(cfg)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         if not cfg.get("test_dataloader"):
             raise UserError(f"{args.config} has no test_dataloader to test with.")
         merge_args(cfg, args)
+        unshard(cfg)
         if args.accelerate_non_local:
             add_hook(cfg, "AccelerateNonLocalHook")
         expect_checkpoint(cfg, args.config, args.checkpoint, complete=True)

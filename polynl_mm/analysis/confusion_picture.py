@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -60,13 +62,16 @@ def draw_confusions(
     axes = figure.add_subplot()
     image = axes.imshow(
         values,
-        cmap=cmap,
-        vmin=0,
-        vmax=1 if normalize else max(1, matrix.max()),
+        cmap=colormaps[cmap].with_extremes(bad="lightgray"),
+        # Confusions are a few per cent: among many classes, nothing on a linear scale.
+        norm=PowerNorm(
+            gamma=1 if classes <= MOST_NUMBERS else 0.5,
+            vmin=0,
+            vmax=1 if normalize else max(1, matrix.max()),
+        ),
         # Four hundred cells have about three pixels each: none may vanish.
         interpolation="nearest",
     )
-    image.cmap.set_bad("lightgray")
     if named:
         numbers = range(classes)
         axes.set_xticks(numbers, labels, fontsize=font, rotation=90, ha="center")
@@ -85,7 +90,8 @@ def draw_confusions(
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
     bar.set_label("share of the true class" if normalize else "samples")
     with renamed_when_complete(path) as partial:
-        figure.savefig(partial)
+        # The layout of square axes may cut their labels off.
+        figure.savefig(partial, bbox_inches="tight")
 
 
 def _layout(classes: int, longest: int) -> tuple[tuple[float, float], float]:

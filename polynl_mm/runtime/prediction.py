@@ -17,11 +17,9 @@ from mmengine.utils import import_modules_from_strings
 from polynl_mm.runtime.atomic_files import renamed_when_complete
 from polynl_mm.runtime.checkpoints import check_exists
 from polynl_mm.runtime.model_match import check_complete
+from polynl_mm.runtime.testing_views import bound_testing_views
 from polynl_mm.runtime.user_errors import UserError, first_line
 
-# A clip of the Kinetics test pipelines is 30 views of 256 x 256: all at once they
-# take more than 4 GB in a ResNet-50, four at once take a fraction of one.
-MAX_VIEWS = 4
 READERS = ("DecordInit", "OpenCVInit", "PyAVInit")
 # The decoders report every damaged packet; our note says it once. -8 is libav's QUIET.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -86,10 +84,6 @@ class Predictor:
         _silence_decord()
         self.labels = labels
         model_cfg = cfg.model.copy()
-        if model_cfg.get("type") == "Recognizer3D":
-            test_cfg = dict(model_cfg.get("test_cfg") or {})
-            test_cfg.setdefault("max_testing_views", MAX_VIEWS)
-            model_cfg["test_cfg"] = test_cfg
         if cfg.get("data_preprocessor"):
             model_cfg.setdefault("data_preprocessor", cfg.data_preprocessor)
         model = MODELS.build(model_cfg)
@@ -104,6 +98,7 @@ class Predictor:
             strict=False,
         )
         self.model = model.to(device).eval()
+        bound_testing_views(self.model)
 
     def predict(self, video: str, top_k: int = 5) -> Prediction:
         """Predict the classes of a video.
