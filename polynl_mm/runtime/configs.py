@@ -217,6 +217,8 @@ def build_runner(cfg: Config) -> Runner:
             )
         cfg.strategy.type = "ShardedStrategy"
         cfg.strategy["_scope_"] = "mmengine"
+        if cfg.get("sync_bn"):
+            cfg.strategy.setdefault("sync_bn", cfg.sync_bn)
     if cfg.get("env_cfg") is None:
         cfg.env_cfg = {}  # FlexibleRunner unpacks it
     return RUNNERS.build(cfg)

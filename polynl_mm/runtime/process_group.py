@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -74,7 +75,7 @@ def prepare_process_group(cfg, launcher: str) -> None:
         _check_enough_gpus()
         return
     if not dist.is_initialized():
-        dist.init_process_group(backend="gloo")
+        dist.init_process_group(backend="gloo", timeout=_timeout(cfg))
     if cfg.get("sync_bn") or (cfg.get("strategy") or {}).get("sync_bn"):
         raise UserError(
             "sync_bn needs GPUs: torch has no SyncBatchNorm for CPUs; train without it "
@@ -87,6 +88,12 @@ def prepare_process_group(cfg, launcher: str) -> None:
         cfg.strategy.model_wrapper = _without_devices(
             cfg.strategy.get("model_wrapper"), cfg
         )
+
+
+def _timeout(cfg) -> timedelta | None:
+    """Return how long a process waits for the others, as MMEngine reads it."""
+    seconds = ((cfg.get("env_cfg") or {}).get("dist_cfg") or {}).get("timeout")
+    return None if seconds is None else timedelta(seconds=int(seconds))
 
 
 def _without_devices(wrapper: dict | None, cfg) -> dict:

@@ -9,6 +9,7 @@ Only used by the tools, where a config's strategy is FSDPStrategy.
 
 import logging
 import re
+import warnings
 
 from mmengine._strategy.fsdp import FSDP, FSDPStrategy
 from mmengine.device import get_device
@@ -77,7 +78,10 @@ class ShardedStrategy(FSDPStrategy):
         )
         if get_device() == "cpu":
             self.model_wrapper.setdefault("device_id", "cpu")
-        model = super()._wrap_model(self.convert_model(model))
+        with warnings.catch_warnings():
+            # MMEngine's way to choose a kind of checkpoint is on its way out of torch.
+            warnings.filterwarnings("ignore", "FSDP.state_dict_type", FutureWarning)
+            model = super()._wrap_model(self.convert_model(model))
         model.whole_shapes = self._shapes
         return model
 

@@ -136,3 +136,43 @@ def test_slurm_master_is_the_first_node(clean, nodes, first):
     assert os.environ["MASTER_ADDR"] == first
     assert os.environ["RANK"] == "1"
     assert os.environ["WORLD_SIZE"] == "2"
+
+
+@pytest.fixture
+def on_cpu(clean, monkeypatch):
+    """As rank 0 of one CPU process; returns how the group would be initialised."""
+    asked = {}
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    group = "polynl_mm.runtime.process_group"
+    monkeypatch.setattr(f"{group}.get_device", lambda: "cpu")
+    monkeypatch.setattr(f"{group}.dist.init_process_group", lambda **k: asked.update(k))
+    return asked
+
+
+def test_timeout_of_the_config_is_that_of_gloo(on_cpu):
+    prepare_process_group(Config({}), "pytorch")
+    assert on_cpu == {"backend": "gloo", "timeout": None}
+    cfg = Config({"env_cfg": {"dist_cfg": {"backend": "nccl", "timeout": 90}}})
+    prepare_process_group(cfg, "pytorch")
+    assert on_cpu["timeout"].total_seconds() == 90
+
+
+def test_flexible_runner_gets_no_devices_on_cpus(on_cpu):
+    cfg = Config({"runner_type": "FlexibleRunner"})
+    prepare_process_group(cfg, "pytorch")
+    assert cfg.strategy.type == "DDPStrategy"
+    assert cfg.strategy.model_wrapper.device_ids is None
+    cfg = Config(
+        {"runner_type": "FlexibleRunner", "strategy": {"type": "FSDPStrategy"}}
+    )
+    prepare_process_group(cfg, "pytorch")
+    assert cfg.strategy == {"type": "FSDPStrategy"}
+
+
+@pytest.mark.parametrize(
+    "content", [{"sync_bn": "torch"}, {"strategy": {"sync_bn": "torch"}}]
+)
+def test_sync_bn_on_cpus_is_refused(on_cpu, content):
+    with pytest.raises(UserError, match="sync_bn needs GPUs"):
+        prepare_process_group(Config(content), "pytorch")
