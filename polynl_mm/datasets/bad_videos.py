@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.dist import (
@@ -186,7 +186,7 @@ class BadVideosHook(Hook):
         bad = self._lists["train"]
         bad.gather(runner, "Bad video")
         if len(bad.known) > self.max_share * bad.total:
-            raise UserError(
+            self._stop(
                 f"{bad.summary()} cannot be read, and BadVideosHook allows "
                 f"max_share={self.max_share}: mend or remove those listed in "
                 f"{bad.file}, or allow more."
@@ -202,12 +202,17 @@ class BadVideosHook(Hook):
             return
         path, reason = next(iter(bad.known.items()))
         more = f" (nor can {len(bad.known) - 1} more)" if len(bad.known) > 1 else ""
-        raise UserError(
+        self._stop(
             f"The {SPLIT_NAMES[split]} video {path} cannot be read{more}: {reason}. No "
             "sample is left out silently: mend or remove what is listed in "
             f"{bad.file}, or have it counted as wrong with "
             "dict(type='BadVideosHook', in_testing='wrong')."
         )
+
+    def _stop(self, sentence: str) -> NoReturn:
+        """End the run; all ranks come here together."""
+        _remove_folder(self._folder, os.getpid())  # a rank of several leaves at once
+        raise UserError(sentence)
 
     def _after_testing(self, runner, split: str) -> None:
         bad = self._lists[split]
