@@ -76,7 +76,8 @@ def format_results(results: dict[str, list[dict]], costs: dict[str, dict]) -> st
 
     Returns:
         str: A row for each block: mean and sample standard deviation of top-1, the
-        lowest, seconds per epoch, parameters, GFLOPs.
+        lowest, seconds per epoch of the fastest seed (the others may have shared the
+        machine), parameters, GFLOPs.
     """
     lines = [
         "| block | seeds | top-1, % | lowest | s/epoch | parameters | GFLOPs |",
@@ -85,7 +86,7 @@ def format_results(results: dict[str, list[dict]], costs: dict[str, dict]) -> st
     for block, runs in results.items():
         top1 = [100 * run["top1"] for run in runs]
         spread = f" ± {statistics.stdev(top1):.1f}" if len(top1) > 1 else ""
-        seconds = statistics.median(run["seconds_per_epoch"] for run in runs)
+        seconds = min(run["seconds_per_epoch"] for run in runs)
         cost = costs[block]
         lines.append(
             f"| {BLOCKS[block]} | {len(top1)} | {statistics.mean(top1):.1f}{spread} "
