@@ -1,8 +1,8 @@
 """Dumps of predictions, as MMEngine's DumpResults writes them."""
 
-import pickle
 from pathlib import Path
 
+import mmengine
 import torch
 
 
@@ -20,5 +20,5 @@ def write_dump(path, scores, labels, names=None) -> Path:
         if names:
             sample["filename"] = names[row]
         samples.append(sample)
-    Path(path).write_bytes(pickle.dumps(samples))
+    mmengine.dump(samples, str(path))
     return Path(path)

@@ -298,11 +298,26 @@ def _rebuild_tensor(
     return whole.as_strided(size, stride, offset)
 
 
+def _bytes_of(text: str = "", encoding: str = "latin1") -> bytes:
+    """Make bytes as the second protocol of pickle, which MMEngine uses, keeps them."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("bytes that are not kept as latin1")
+    return text.encode("latin1")
+
+
+def _array_of(buffer: bytes, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    """Make an array as the fifth protocol of pickle keeps it."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
 _MAKERS = {
+    ("_codecs", "encode"): _bytes_of,
+    ("builtins", "bytes"): _bytes_of,
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch.storage", "_load_from_bytes"): _load_storage,
     ("numpy", "dtype"): _plain_dtype,
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _array_of,
 }

@@ -28,10 +28,11 @@ def test_reads_what_tensors_and_arrays_hold(tmp_path):
         dict(pred_score=rows[1].bfloat16(), gt_label=1, frame_inds=np.arange(3)),
         dict(pred_score=rows.numpy()[2], gt_label=np.int64(2)),
     ]
-    (tmp_path / "b.pkl").write_bytes(pickle.dumps(samples))
-    mixed = read_results(tmp_path / "b.pkl")
-    np.testing.assert_allclose(mixed.scores, SCORES, atol=2e-3)
-    assert mixed.labels.tolist() == [0, 1, 2] and mixed.names is None
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / "b.pkl").write_bytes(pickle.dumps(samples, protocol))
+        mixed = read_results(tmp_path / "b.pkl")
+        np.testing.assert_allclose(mixed.scores, SCORES, atol=2e-3)
+        assert mixed.labels.tolist() == [0, 1, 2] and mixed.names is None
 
 
 class Harmful:
