@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 
+from polynl_mm.runtime.lost_ranks import explaining_lost_ranks
 from polynl_mm.runtime.user_errors import UserError
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
@@ -36,7 +37,8 @@ def process_group(cfg, launcher: str) -> Iterator[None]:
             launcher did not set what it should.
     """
     prepare_process_group(cfg, launcher)
-    yield
+    with explaining_lost_ranks():
+        yield
     # Not in a finally: after an error other ranks may be gone, and waiting for them
     # here would hide the error.
     if dist.is_available() and dist.is_initialized():

@@ -56,6 +56,8 @@ PREAMBLE = """
 custom_imports = dict(imports=['polynl_mm', 'stalling', 'filling'],
                       allow_failed_imports=False)
 custom_hooks = [dict(type='StallInThirdEpoch'), dict(type='FillDiskInThirdEpoch')]
+# Without workers a rank meets the loss of the other in a collective, not in a pipe.
+train_dataloader.update(num_workers=0, persistent_workers=False)
 """
 
 
