@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from polynl_mm.runtime.checkpoints import (
-    _empty_array,
-    _plain_dtype,
-    _scalar,
+    empty_array,
+    numpy_scalar,
+    plain_dtype,
 )
 from polynl_mm.runtime.test_pipelines import SOURCES
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line
@@ -316,8 +316,8 @@ _MAKERS = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch.storage", "_load_from_bytes"): _load_storage,
-    ("numpy", "dtype"): _plain_dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy", "dtype"): plain_dtype,
+    ("numpy.core.multiarray", "_reconstruct"): empty_array,
+    ("numpy.core.multiarray", "scalar"): numpy_scalar,
     ("numpy.core.numeric", "_frombuffer"): _array_of,
 }

@@ -357,9 +357,9 @@ def _allowed_globals() -> list:
         _ALLOWED.extend({type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"})
         for package in ("numpy.core", "numpy._core"):  # numpy 1 and 2
             module = f"{package}.multiarray"
-            _ALLOWED.append(_named(_empty_array, module, "_reconstruct"))
-            _ALLOWED.append(_named(_scalar, module, "scalar"))
-        _ALLOWED.append(_named(_plain_dtype, "numpy", "dtype"))
+            _ALLOWED.append(_named(empty_array, module, "_reconstruct"))
+            _ALLOWED.append(_named(numpy_scalar, module, "scalar"))
+        _ALLOWED.append(_named(plain_dtype, "numpy", "dtype"))
         from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
         _ALLOWED.append(OneCycleParamScheduler)
@@ -383,19 +383,50 @@ def _named(function: Callable, module: str, name: str) -> Callable:
     return allowed
 
 
-def _plain_dtype(code: str, *_: bool) -> np.dtype:
+def plain_dtype(code: str, *_: bool) -> np.dtype:
+    """Stand in for ``numpy.dtype`` in a pickle, for plain numbers only.
+
+    Args:
+        code (str): numpy's code of the type, such as ``"f8"``.
+
+    Returns:
+        numpy.dtype: The type.
+
+    Raises:
+        UnpicklingError: If it is a structured or object type.
+    """
     if not isinstance(code, str) or not PLAIN_DTYPE.fullmatch(code):
         raise pickle.UnpicklingError(f"numpy dtype {code!r} is not a plain number")
     return np.dtype(code)  # not a copy: numpy then ignores the pickled dtype state
 
 
-def _empty_array(subtype: type, *_: Any) -> np.ndarray:
+def empty_array(subtype: type, *_: Any) -> np.ndarray:
+    """Stand in for numpy's ``_reconstruct`` in a pickle.
+
+    Args:
+        subtype (type): ``numpy.ndarray``.
+
+    Returns:
+        numpy.ndarray: An empty array, which the pickle's state then fills.
+
+    Raises:
+        UnpicklingError: If another type is asked for.
+    """
     if subtype is not np.ndarray:
         raise pickle.UnpicklingError(f"numpy array of type {subtype}")
     return np.ndarray((0,), np.int8)
 
 
-def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
+def numpy_scalar(dtype: np.dtype, data: bytes) -> np.generic:
+    """Stand in for numpy's ``scalar`` in a pickle.
+
+    Args:
+        dtype (numpy.dtype): From :func:`plain_dtype`.
+        data (bytes): One number.
+
+    Returns:
+        numpy.generic: The number.
+    """
     return np.frombuffer(data, dtype=dtype, count=1)[0]
 
 
