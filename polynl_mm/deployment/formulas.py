@@ -4,26 +4,35 @@ What makes the schedules of training fast (blocks of rows, chunks that depend on
 batch, sorting) has no counterpart in ONNX, or becomes hundreds of operators. These
 modules compute the same from the same weights in a few products, of any batch size.
 Poly-NL and the dot product stay linear in the positions; the Gaussian forms and the
-concatenation make the whole N x N affinity.
+concatenation make the whole N x N affinity. The regions of PyramidNL, for which ONNX
+has no pooling, are products with fixed matrices of averages.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from polynl_mm.ops import reference
+from polynl_mm.ops.pyramid import pyramid_non_local
 from polynl_mm.plugins import (
     NonLocalBlock2d,
     NonLocalBlock3d,
     PolyNL2d,
     PolyNL3d,
+    PyramidNL2d,
+    PyramidNL3d,
 )
-from polynl_mm.plugins.base import groups_as_samples, samples_as_groups
+from polynl_mm.plugins.base import (
+    group_shape,
+    groups_as_samples,
+    samples_as_groups,
+)
 
 
 def with_formulas(model: nn.Module) -> nn.Module:
-    """Return a copy of a model whose PolyNL and NonLocalBlock are in formula form.
+    """Return a copy of a model, its Poly-NL, non-local and pyramid blocks as formulas.
 
     Args:
         model (nn.Module): Any network; it is not changed.
@@ -94,9 +103,55 @@ class _NonLocalFormula(nn.Module):
         return reference.gaussian(theta, phi, g, scale=scaled)
 
 
+class _PyramidNLFormula(nn.Module):
+    """``x + norm(out(mean over grids of attention to their regions))``."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block to (B, C, *positions)."""
+        block = self.block
+        shape = group_shape(tuple(x.shape[2:]), block.axes)
+        samples = groups_as_samples(x, block.axes).unflatten(2, shape)
+        regions = [_average_regions(samples, grid) for grid in block.grids]
+        y = pyramid_non_local(
+            groups_as_samples(block.theta(x), block.axes),
+            [block.phi(region) for region in regions],
+            [block.g(region) for region in regions],
+            scale=block.use_scale,
+        )
+        y = block.out(samples_as_groups(y, block.axes, x.shape[0], x.shape[2:]))
+        return x + (y if block.norm is None else block.norm(y))
+
+
+def _average_regions(samples: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return what adaptive average pooling to a grid gives: (B, C, *axes) -> (B, C, S).
+
+    The average over a box is that along one axis after the other.
+    """
+    for axis, count in enumerate(grid, start=2):
+        matrix = _averages(samples.shape[axis], count).to(samples)  # (S, length)
+        samples = (samples.movedim(axis, -1) @ matrix.mT).movedim(-1, axis)
+    return samples.flatten(2)
+
+
+def _averages(length: int, count: int) -> Tensor:
+    """Return the rows that average the parts of an axis, which may overlap."""
+    count = min(count, length)
+    matrix = torch.zeros(count, length)
+    for part in range(count):
+        start, stop = part * length // count, -(-(part + 1) * length // count)
+        matrix[part, start:stop] = 1 / (stop - start)
+    return matrix
+
+
 _FORMULAS: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
     PolyNL2d: _PolyNLFormula,
     PolyNL3d: _PolyNLFormula,
     NonLocalBlock2d: _NonLocalFormula,
     NonLocalBlock3d: _NonLocalFormula,
+    PyramidNL2d: _PyramidNLFormula,
+    PyramidNL3d: _PyramidNLFormula,
 }

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from polynl_mm import NonLocalBlock3d, PolyNL3d
+from polynl_mm import NonLocalBlock3d, PolyNL3d, PyramidNL3d
 from polynl_mm.deployment import onnx_export
 from polynl_mm.deployment.formulas import with_formulas
 from polynl_mm.deployment.onnx_export import Scores, check_view, export_onnx
@@ -61,11 +61,11 @@ def recognizer_of(*cfgs):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A recognizer with Poly-NL and all modes of the non-local block, and its file."""
-    modes = [dict(type="NonLocalBlock3d", mode=mode, std=0.3) for mode in MODES]
-    modes.append(dict(type="NonLocalBlock3d", sub_sample=True, std=0.3))
-    poly = [dict(type="PolyNL3d"), dict(type="PolyNL3d", reduction=2, axes="space")]
-    recognizer = recognizer_of(*poly, *modes)
+    """A recognizer with blocks of every form, and its file."""
+    modes = ("embedded_gaussian", "dot_product", "concatenation")
+    blocks = [dict(type="NonLocalBlock3d", mode=mode, std=0.3) for mode in modes]
+    blocks[0]["sub_sample"] = True
+    recognizer = recognizer_of(dict(type="PolyNL3d"), dict(type="PyramidNL3d"), *blocks)
     file = tmp_path_factory.mktemp("onnx") / "model.onnx"
     checks = export_onnx(recognizer, (3, 4, 16, 16), file, normalize=True)
     return recognizer, file, checks
@@ -99,11 +99,18 @@ def test_scores_are_those_of_the_test_step(exported):
 
 
 @pytest.mark.parametrize("axes", ["spacetime", "space", "time"])
-@pytest.mark.parametrize("mode", [*MODES, "poly", "poly_reduced", "poly_norm"])
+@pytest.mark.parametrize(
+    "mode", [*MODES, "poly", "poly_reduced", "poly_norm", "pyramid"]
+)
 def test_formulas_equal_the_schedules(mode, axes):
     torch.manual_seed(0)
     if mode in MODES:
         block = NonLocalBlock3d(8, mode=mode, axes=axes, zero_init=False, std=0.5)
+    elif mode == "pyramid":
+        grids = dict(space=[(2, 3)], time=[(1,), (2,)]).get(
+            axes, [(2, 3, 4), (1, 1, 1)]
+        )
+        block = PyramidNL3d(8, axes=axes, zero_init=False, grids=grids)
     else:
         options = dict(poly_reduced=dict(reduction=2)).get(mode, {})
         if mode == "poly_norm":
