@@ -51,6 +51,7 @@ class _NonLocalBlock(Plugin):
         zeros_init: bool = True,
         zero_init: bool | None = None,
         std: float = 0.01,
+        pool_first: bool = False,
     ) -> None:
         super().__init__(in_channels, axes=axes)
         name = type(self).__name__
@@ -65,7 +66,12 @@ class _NonLocalBlock(Plugin):
                 f"{name}: sub_sample=True pools over space, which axes='time' does "
                 "not look at; set sub_sample=False."
             )
+        if pool_first and not sub_sample:
+            raise ValueError(
+                f"{name}: pool_first=True says when sub_sample=True pools; set it, too."
+            )
         self.sub_sample = sub_sample
+        self.pool_first = pool_first
         self.reduction = reduction
         self.use_scale = use_scale
         self.mode = mode
@@ -77,6 +83,8 @@ class _NonLocalBlock(Plugin):
         def projection() -> nn.Sequential:
             return _named_conv(in_channels, inner, conv_cfg)
 
+        if pool_first:
+            self.pool = self._pool(self._pool_size)
         self.g = self._sub_sampled(projection())
         self.conv_out = _named_conv(inner, in_channels, conv_cfg, bias=not norm_cfg)
         if norm_cfg:
@@ -84,7 +92,7 @@ class _NonLocalBlock(Plugin):
         if mode != "gaussian":
             self.theta = projection()
             self.phi = self._sub_sampled(projection())
-        elif sub_sample:
+        elif sub_sample and not pool_first:
             self.phi = self._pool(self._pool_size)
         if mode == "concatenation":
             self.concat_project = nn.Sequential(
@@ -93,7 +101,7 @@ class _NonLocalBlock(Plugin):
         self.reset_parameters()
 
     def _sub_sampled(self, layer: nn.Sequential) -> nn.Sequential:
-        if not self.sub_sample:
+        if not self.sub_sample or self.pool_first:
             return layer
         return nn.Sequential(layer, self._pool(self._pool_size))
 
@@ -131,8 +139,9 @@ class _NonLocalBlock(Plugin):
         if self._folds(x):
             return self._fold(x)
         query = x if self.mode == "gaussian" else self.theta(x)
-        key = self.phi(x) if hasattr(self, "phi") else x
-        samples = (groups_as_samples(f, self.axes) for f in (query, key, self.g(x)))
+        seen = self.pool(x) if self.pool_first else x  # by phi and g
+        key = self.phi(seen) if hasattr(self, "phi") else seen
+        samples = (groups_as_samples(f, self.axes) for f in (query, key, self.g(seen)))
         y = samples_as_groups(
             self._attend(*samples), self.axes, x.shape[0], x.shape[2:]
         )
@@ -214,6 +223,9 @@ class NonLocalBlock3d(_NonLocalBlock):
         zero_init (bool, optional): The other plugins' name of ``zeros_init``, which it
             overrides.
         std (float): Standard deviation of the projections' initial weights.
+        pool_first (bool): With ``sub_sample``, pool before projecting to ``phi`` and
+            ``g``, as PySlowFast and the non-local authors' code do, at a quarter of
+            the cost; mmcv, and the default, pool after, which is not the same.
 
     Raises:
         ValueError: If an argument is out of its range.

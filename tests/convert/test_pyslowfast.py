@@ -1,6 +1,5 @@
 """Converted weights of PySlowFast give the outputs of the module they come from."""
 
-import inspect
 import os
 import pickle
 
@@ -11,7 +10,6 @@ from closeness import assert_close
 from mmengine.config import Config
 from pyslowfast_source import PySlowFast, randomize
 
-from polynl_mm import NonLocalBlock3d
 from polynl_mm.convert.caffe2 import pyslowfast_name, read_caffe2
 from polynl_mm.convert.pyslowfast import convert_weights, fit_weights, read_pyslowfast
 from polynl_mm.convert.pyslowfast_model import describe_model
@@ -32,10 +30,6 @@ SLOWFAST = [
     [[3, 3, 3], [3, 3, 3]],
     [[3], [3]],
 ]
-pools_first = pytest.mark.skipif(
-    "pool_first" not in inspect.signature(NonLocalBlock3d.__init__).parameters,
-    reason="NonLocalBlock3d has no pool_first",
-)
 # name: (arguments of the source, MODEL.ARCH)
 MODELS = {
     "i3d_softmax": (dict(temporal=I3D, places=FIVE, pool_time=True), "i3d"),
@@ -85,13 +79,7 @@ def logits(model, clip):
         return model(clip.unsqueeze(1), mode="tensor", stage="head")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pools_first if "pooled" in name else ())
-        for name in MODELS
-    ],
-)
+@pytest.mark.parametrize("name", MODELS)
 def test_outputs_are_those_of_the_source(name, tmp_path):
     arguments, arch = MODELS[name]
     module = randomize(PySlowFast(**arguments))

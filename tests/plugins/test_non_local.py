@@ -93,6 +93,23 @@ def test_axes_limit_what_is_seen(mode, axes):
     assert_close(y, expected, axes)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("axes", ["spacetime", "space"])
+def test_pool_first_sees_pooled_features(mode, axes):
+    """It is the block whose phi and g are given the pooled features."""
+    torch.manual_seed(0)
+    options = dict(mode=mode, axes=axes, zero_init=False, std=0.5)
+    block = NonLocalBlock3d(8, sub_sample=True, pool_first=True, **options).double()
+    whole = NonLocalBlock3d(8, **options).double()
+    whole.load_state_dict(block.state_dict())  # the keys of an unpooled block
+    x = torch.randn(2, 8, 3, 4, 6, dtype=torch.float64)
+    seen_by = dict(g=whole.g, phi=getattr(whole, "phi", torch.nn.Identity()))
+    for name, layer in seen_by.items():
+        setattr(whole, name, torch.nn.Sequential(torch.nn.MaxPool3d((1, 2, 2)), layer))
+    whole.sub_sample = True
+    assert_close(block(x), whole(x), mode)
+
+
 @pytest.mark.parametrize("norm_cfg", [None, dict(type="BN3d")])
 def test_identity_at_the_start(norm_cfg):
     x = torch.randn(2, 8, 2, 3, 4)
@@ -108,6 +125,7 @@ def test_identity_at_the_start(norm_cfg):
         (dict(mode="softmax"), "mode is one of .*'dot_product'.* not 'softmax'"),
         (dict(reduction=0), "reduction is a whole number from 1, not 0"),
         (dict(sub_sample=True, axes="time"), "set sub_sample=False"),
+        (dict(pool_first=True), "pool_first=True says when sub_sample=True pools"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
