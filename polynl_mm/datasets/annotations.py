@@ -81,7 +81,7 @@ def check_annotation_line(
         if kind == "VideoDataset" and len(labels) > 1:
             hint = (
                 "; if paths have spaces, separate path and label by something else, "
-                "such as a comma, and set delimiter=',' in the dataset's config"
+                "such as a semicolon, and set delimiter=';' in the dataset's config"
             )
         count = f"{len(fields)} field" + ("" if len(fields) == 1 else "s")
         raise ValueError(f"has {count} where {form!r} is expected{hint}")

@@ -58,7 +58,7 @@ def test_good_lists_pass(dataset):
         ("a.mp4 ²\n", {}, "line 1 has the label"),
         ("a.mp4,0\n", {"delimiter": ["", ""]}, r"dict\(dataset=dict\(delimiter=','"),
         ("a.mp4 0\n\nb.mp4 1\n", {}, r"list\.txt, line 2 is empty"),
-        ("a.mp4 0\nwith space.mp4 1\n", {}, r"line 2 has 3 fields.*delimiter=','"),
+        ("a.mp4 0\nwith space.mp4 1\n", {}, r"line 2 has 3 fields.*delimiter=';'"),
         ("a.mp4 4\n", {"num_classes": 4}, r"line 1 has the label 4.*\(labels 0 to 3\)"),
         ("a.mp4 0\n", {"data_prefix": {"video": "vids"}}, "video folder .*vids .*not"),
         ("a.mp4 0\nc.mp4 1\n", {}, r"lists c\.mp4, but .*c\.mp4 does not exist"),
