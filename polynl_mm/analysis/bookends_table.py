@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from polynl_mm.analysis.page_tables import write_table
 from polynl_mm.analysis.quickstart import FULL, PROCESSES, Size, measure_model, train
 from polynl_mm.analysis.runs import ROOT, accuracy_curve, seconds_per_epoch
 from polynl_mm.datasets.bookends import generate_bookends
-from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.atomic_files import write_json
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors
 
 PATTERN = "configs/bookends/slowonly_r18{}_2xb16-8x2x1-5e_bookends-rgb.py"
@@ -31,7 +32,6 @@ BLOCKS = {
     "-cgnl": "CompactGeneralizedNL3d",
     "-crisscross": "CrissCross3d",
 }
-START, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def run_once(block: str, seed: int, size: Size, work_dir: Path) -> dict:
@@ -94,24 +94,6 @@ def format_results(results: dict[str, list[dict]], costs: dict[str, dict]) -> st
             f"| {cost['gflops']:.3f} |"
         )
     return "\n".join(lines)
-
-
-def write_table(table: str, page: Path) -> None:
-    """Put the table between the marks of a page, and leave the rest as it is.
-
-    Args:
-        table (str): Markdown.
-        page (Path): A page with the two marks.
-
-    Raises:
-        UserError: If the page has not both marks.
-    """
-    text = page.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        raise UserError(f"{page} needs the lines {START} and {END} for the table.")
-    before, after = text.split(START)[0], text.split(END)[1]
-    with renamed_when_complete(page) as partial:
-        partial.write_text(f"{before}{START}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -20,8 +20,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from tqdm import tqdm
 
-from polynl_mm.analysis.bookends_table import END, START, write_table
 from polynl_mm.analysis.cost import count_recognizer_cost
+from polynl_mm.analysis.page_tables import END, START, write_table
 from polynl_mm.analysis.runs import ROOT
 from polynl_mm.plugins import Plugin
 from polynl_mm.runtime import require_mmaction2

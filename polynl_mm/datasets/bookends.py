@@ -16,11 +16,7 @@ with more colours the accident is smaller, and much rarer. Hence the eight.
 import argparse
 import itertools
 import json
-import multiprocessing
-import os
 import re
-import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -31,6 +27,7 @@ from tqdm import tqdm
 
 from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
 from polynl_mm.runtime.user_errors import UserError, user_errors
+from polynl_mm.runtime.worker_processes import stop_with_parent
 
 CLASSES = ("different", "same")
 SPLITS = ("train", "val")
@@ -221,18 +218,6 @@ def _make_clip(root: Path, parameters: BookendsParameters, clip: Clip) -> None:
         write_video(partial, render_clip(parameters, clip))
 
 
-def _stop_with_parent() -> None:
-    """Leave Ctrl-C to the parent process, and end when it has been killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _make_clips(
     root: Path, parameters: BookendsParameters, clips: list[Clip], jobs: int
 ) -> None:
@@ -243,7 +228,7 @@ def _make_clips(
                 _make_clip(root, parameters, clip)
                 progress.update()
             return
-        pool = ProcessPoolExecutor(jobs, initializer=_stop_with_parent)
+        pool = ProcessPoolExecutor(jobs, initializer=stop_with_parent)
         try:
             pending = {
                 pool.submit(_make_clip, root, parameters, clip) for clip in clips

@@ -8,7 +8,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from polynl_mm.runtime.user_errors import UserError, first_line
+from polynl_mm.runtime.worker_processes import stop_with_parent
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,7 @@ class _Worker:
 
 
 def _work(function: Callable, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    _stop_with_parent()
+    stop_with_parent()
     # Decoders write about every damaged packet, past Python's own streams.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -147,16 +146,6 @@ def _work(function: Callable, pipe: Connection) -> None:
         except Exception as error:
             answer = (None, f"{type(error).__name__}: {first_line(error)}")
         pipe.send(answer)
-
-
-def _stop_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _describe_exit(code: int | None) -> str:

@@ -6,7 +6,6 @@ import pytest
 
 from polynl_mm.analysis import bookends_table as table
 from polynl_mm.analysis.quickstart import ROOT
-from polynl_mm.runtime.user_errors import UserError
 
 RUNS = [dict(top1=t, seconds_per_epoch=s) for t, s in ((0.5, 8), (0.7, 9), (0.6, 30))]
 COST = dict(parameters=174818, gflops=0.0458)
@@ -23,16 +22,6 @@ def test_rows_have_mean_spread_and_cost():
     )
     assert "| no plugin | 3 | 60.0 ± 10.0 | 50.0 | 8.0 | 174,818 | 0.046 |" in rows
     assert "| PolyNL3d | 1 | 50.0 | 50.0 |" in rows
-
-
-def test_only_the_part_between_the_marks_changes(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{table.START}\nold\n{table.END}\nafter\n")
-    table.write_table("new", page)
-    assert page.read_text() == f"before\n{table.START}\nnew\n{table.END}\nafter\n"
-    page.write_text("no marks")
-    with pytest.raises(UserError, match="needs the lines"):
-        table.write_table("new", page)
 
 
 def test_finished_runs_are_not_run_again(tmp_path, monkeypatch):
