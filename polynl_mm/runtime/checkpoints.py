@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
+import mmengine
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.fileio import get_file_backend
+from mmengine.fileio import load as load_file
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
@@ -167,9 +169,16 @@ def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
 
 
 def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
-    """Load torchvision's weights of a model by its name."""
+    """Load torchvision's weights of a model by its name.
+
+    MMEngine's own list of addresses has the names that configs use; torchvision itself
+    is asked for newer ones only, so that it need not be installed.
+    """
     name = filename.partition("://")[2]
-    urls = mmengine_checkpoint.get_torchvision_models()
+    urls = load_file(osp.join(mmengine.__path__[0], "hub", "torchvision_0.12.json"))
+    if name not in urls:
+        with contextlib.suppress(ImportError):
+            urls = mmengine_checkpoint.get_torchvision_models()
     return load_from_http(_look_up(name, urls, filename), map_location)
 
 
@@ -245,7 +254,8 @@ def _download(url: str, target: Path) -> None:
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{url} cannot be downloaded ({first_line(error)}); download it by other "
-            f"means to {target}, or give a local checkpoint."
+            f"means to {target}, or name a local file in its place (load_from=FILE or "
+            "model.backbone.pretrained=FILE in --cfg-options)."
         ) from error
 
 
