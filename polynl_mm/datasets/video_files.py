@@ -14,6 +14,11 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 EBML_HEADER, MATROSKA_SEGMENT = 0x1A45DFA3, 0x18538067
+# How other files of videos begin: FLV, WMV, and MPEG's program and video streams.
+OTHER_STARTS = (b"FLV", b"\x30\x26\xb2\x75", b"\0\0\1\xba", b"\0\0\1\xb3")
+# Containers may count some frames more than can be decoded, such as those before the
+# first key frame; a video with less than this share of them is cut short.
+LEAST_SHARE = 0.9
 
 
 def find_videos(root: str | os.PathLike) -> list[str]:
@@ -110,6 +115,47 @@ def find_cut(path: str | os.PathLike) -> str | None:
             file.seek(4)
             return _find_matroska_cut(file, size)
     return None
+
+
+def find_loss(path: str | os.PathLike, frames: int, declared: int) -> str:
+    """Say whether a file has lost frames that it should have.
+
+    Args:
+        path (str | os.PathLike): The file.
+        frames (int): How many there are.
+        declared (int): How many its container counts, 0 if it does not.
+
+    Returns:
+        str: What is missing; empty if nothing is, or nothing can be said.
+    """
+    cut = find_cut(path) or ""
+    if declared and frames < LEAST_SHARE * declared:
+        return f"has {frames} of {declared} frames" + (f"; {cut}" if cut else "")
+    return "" if declared else cut
+
+
+def looks_whole(path: str | os.PathLike) -> bool:
+    """Return whether a file looks like a video that is there to its end.
+
+    Nothing is decoded: this tells copies of a video apart, and is no check.
+
+    Args:
+        path (str | os.PathLike): The file.
+
+    Returns:
+        bool: False if it is missing, empty, cut short or begins like no video.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+        is_video = (
+            start[4:8] in MP4_BOXES
+            or start.startswith((b"RIFF", EBML_HEADER.to_bytes(4, "big")))
+            or start.startswith(OTHER_STARTS)
+        )
+        return is_video and not find_cut(path)
+    except OSError:
+        return False
 
 
 def counts_frames(path: str | os.PathLike) -> bool:
