@@ -8,12 +8,12 @@ import cv2
 # sentence that says that there is no video stream.
 DECODER_NOT_FOUND = "(-1128613112 vs"
 CODECS = {"AV01": "AV1", "VVC1": "VVC (H.266)", "VVI1": "VVC (H.266)"}
-# Of these frames decord 0.6.0 gives batches another size than their pictures, so that
-# batches raise an error and single frames come out skewed.
+# Of frames so wide decord 0.6.0 takes rows for longer than they are: batches raise an
+# error, and single frames come out skewed.
 UNFIT_WIDTHS = (2, 4, 6, 8, 12, 16, 24, 48, 72)
 UNFIT_WIDTH = (
-    "has frames whose width decord cannot read (tools/data/resize_videos.py gives them "
-    "another)"
+    "has a width at which decord cannot read frames (tools/data/resize_videos.py gives "
+    "it another)"
 )
 
 

@@ -80,18 +80,20 @@ def resize_videos(
             "av."
         )
     source, target = Path(source), Path(target)
-    names = find_videos(source)
-    if not names:
-        raise UserError(f"There are no videos below {source}.")
+    found = find_videos(source)
+    if not found.paths:
+        raise UserError(
+            " ".join([f"There are no videos below {source}.", *found.skipped()])
+        )
     _check_target(source, target, parameters)
     _remove_unfinished(target)
-    clashes, planned = _plan(source, target, names, parameters)
+    clashes, planned = _plan(source, target, found.paths, parameters)
     waiting = [job for job in planned if not _is_done(job)]
     counts = Counter(done=len(planned) - len(waiting))
     failures = dict(clashes)
     with tqdm(
-        total=len(names),
-        initial=len(names) - len(waiting),
+        total=len(found.paths),
+        initial=len(found.paths) - len(waiting),
         desc="Videos",
         unit="video",
     ) as bar:
@@ -108,7 +110,8 @@ def resize_videos(
             bar.set_postfix(failed=len(failures), refresh=False)
             bar.update()
     _remove_unfinished(target)
-    return _summarize(target, counts, failures), not failures
+    summary = _summarize(target, counts, failures) + found.skipped()
+    return summary, not failures
 
 
 def _check_target(source: Path, target: Path, parameters: ResizeParameters) -> None:
@@ -201,11 +204,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     default = ResizeParameters()
     parser = argparse.ArgumentParser(
-        description="Resize videos: all frames, upright, the same ratio and frame rate, "
-        "H.264 in mp4 files, without sound. Those that are small enough keep their "
-        "size, and are copied if they are H.264 in mp4 files already. An "
-        "interrupted run goes on where it stopped; a video that fails is reported and "
-        "makes the exit status 1.",
+        description="Resize videos: all frames, upright, the same ratio and frame "
+        "rate, H.264 in mp4 files, without sound. Those that are small enough keep "
+        "their size, and are copied if they are such files already. An interrupted run "
+        "goes on where it stopped; a video that fails is reported and makes the exit "
+        "status 1.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("source", metavar="SRC", help="folder of videos")

@@ -67,8 +67,10 @@ class ResizeParameters:
 
     def keeps(self, width: int, height: int) -> bool:
         """Return whether a video of this size, in pixels, is small enough already."""
-        short = min(width, height)
-        return short == self.short_side or short < self.short_side and not self.upscale
+        short_side = min(width, height)
+        if self.upscale:
+            return short_side == self.short_side
+        return short_side <= self.short_side
 
 
 def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -210,6 +212,7 @@ def write_h264(
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame = frame.reformat(
                     format="yuv420p",
+                    interpolation="AREA",  # of the halved chroma
                     dst_colorspace="ITU601",
                     dst_color_range="MPEG",
                 )
