@@ -12,6 +12,7 @@ from conftest import write_video
 
 from polynl_mm.datasets import check_videos
 from polynl_mm.datasets.check_videos import main
+from polynl_mm.datasets.surviving_decode import SurvivingDecode, UnreadableVideoError
 from polynl_mm.datasets.video_files import find_cut
 
 
@@ -239,3 +240,6 @@ def test_a_codec_that_decord_has_no_decoder_for(tmp_path, suffix):
     assert state.problem == "unreadable"
     assert "is AV1, for which decord has no decoder" in state.reason
     assert "resize_videos.py" in state.reason
+    step = SurvivingDecode([{"type": "DecordInit"}])
+    with pytest.raises(UnreadableVideoError, match="it is AV1, for which decord has"):
+        step.decode({"filename": str(tmp_path / f"a{suffix}")})

@@ -181,7 +181,10 @@ def test_folders_that_cannot_work(splits, tmp_path, capsys):
 )
 def test_of_two_copies_the_good_one_is_listed(splits, tmp_path, content, good):
     videos, out = tmp_path / "videos", tmp_path / "out"
-    for path, written in ((TRAIN[0].split(" ")[0], content), (good, b"RIFF\4\0\0\0AVI ")):
+    for path, written in (
+        (TRAIN[0].split(" ")[0], content),
+        (good, b"RIFF\4\0\0\0AVI "),
+    ):
         (videos / path).parent.mkdir(parents=True, exist_ok=True)
         (videos / path).write_bytes(written)
     (videos / TEST[0]).touch()
