@@ -240,6 +240,8 @@ def test_a_codec_that_decord_has_no_decoder_for(tmp_path, suffix):
     assert state.problem == "unreadable"
     assert "is AV1, for which decord has no decoder" in state.reason
     assert "resize_videos.py" in state.reason
-    step = SurvivingDecode([{"type": "DecordInit"}])
+    from mmaction.datasets import DecordInit
+
+    step = SurvivingDecode([DecordInit()])
     with pytest.raises(UnreadableVideoError, match="it is AV1, for which decord has"):
         step.decode({"filename": str(tmp_path / f"a{suffix}")})
