@@ -17,16 +17,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from polynl_mm.datasets.decord_errors import explain_decord
 from polynl_mm.datasets.isolated_workers import run_isolated
-from polynl_mm.datasets.video_files import check_folder, counts_frames, find_cut
+from polynl_mm.datasets.video_files import (
+    check_folder,
+    counts_frames,
+    find_cut,
+    find_loss,
+)
 from polynl_mm.datasets.video_lists import read_video_list, write_text
 from polynl_mm.runtime.user_errors import UserError, first_line, user_errors
 
 PROBLEMS = ("missing", "unreadable", "truncated", "too short")
 BATCH = 16  # frames decoded at once, as a clip is
-# Containers may count some frames more than can be decoded, such as those before the
-# first key frame; a video with less than this share of them is cut short.
-LEAST_SHARE = 0.9
 SHOWN = 10
 
 
@@ -72,14 +75,8 @@ def check_video(path: str) -> VideoState:
         return VideoState(
             "truncated" if cut else "unreadable", cut or failure, frames, declared
         )
-    if declared and frames < LEAST_SHARE * declared:
-        reason = f"has {frames} of {declared} frames"
-        return VideoState(
-            "truncated", f"{reason}; {cut}" if cut else reason, frames, declared
-        )
-    if cut and not declared:
-        return VideoState("truncated", cut, frames, declared)
-    return VideoState("", "", frames, declared)
+    loss = find_loss(path, frames, declared)
+    return VideoState("truncated" if loss else "", loss, frames, declared)
 
 
 def _decode(path: str) -> tuple[int, int, str]:
@@ -91,7 +88,7 @@ def _decode(path: str) -> tuple[int, int, str]:
         reader = decord.VideoReader(path, num_threads=1)
         length = len(reader)
     except Exception as error:
-        return 0, 0, _what_decord_means(error)
+        return 0, 0, _what_decord_means(error, path)
     if not length:
         return 0, 0, "has no frames"
     frames = 0
@@ -101,17 +98,17 @@ def _decode(path: str) -> tuple[int, int, str]:
         try:
             reader.get_batch(list(batch))
         except Exception as error:
-            what = _what_decord_means(error)
+            what = _what_decord_means(error, path)
             where = f"{batch.start} to {batch.stop - 1}"
             return length, frames, f"decoding frames {where} of {length} fails: {what}"
         frames = batch.stop
     return length, frames, ""
 
 
-def _what_decord_means(error: Exception) -> str:
+def _what_decord_means(error: Exception, path: str) -> str:
     said = str(error)
-    if "cannot find video stream" in said:
-        return "has no video stream"
+    if meaning := explain_decord(error, path):
+        return meaning
     if "Error reading" in said:
         return "is damaged or not a video"
     # "[12:00:00] /path/of/its/source.cc:151: what it means"

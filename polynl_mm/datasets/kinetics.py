@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polynl_mm.datasets.video_files import find_videos, video_stem
+from polynl_mm.datasets.video_files import best_copy, find_videos, video_stem
 from polynl_mm.datasets.video_lists import (
     choose_delimiter,
     delimiter_hint,
@@ -190,12 +190,12 @@ class KineticsVideos:
     """
 
     def __init__(self, root: str | Path, classes: Sequence[str]):
+        self._root = Path(root)
         self._classes = {_plain(name) for name in classes}
         self._by_time = defaultdict(list)
         self._by_id = defaultdict(list)
-        paths = find_videos(root)
-        self.count = len(paths)
-        for path in paths:
+        self.found = find_videos(root)
+        for path in self.found.paths:
             stem = video_stem(path)
             # An id may itself end like times, so a name is kept under both.
             self._by_id[stem].append(path)
@@ -211,23 +211,29 @@ class KineticsVideos:
             clip (Clip): A row of a CSV file.
 
         Returns:
-            str | None: Its path below the folder. Of several, that in the folder of
-            the clip's class. A file of another class's folder is only taken if its
-            name has the times: one video may give clips of several classes.
+            str | None: Its path below the folder. Of several, one that is neither
+            empty nor cut short; of those, one whose name has the times, and then that
+            in the folder of the clip's class. A file of another class's folder is only
+            taken if its name has the times: one video may give clips of several
+            classes.
         """
         wanted = _plain(clip.label)
-        found = self._by_time.get((clip.youtube_id, clip.start, clip.end))
-        found = found or self._by_time.get(
-            (clip.youtube_id, float(int(clip.start)), float(int(clip.end)))
-        )
-        found = found or [
-            path
-            for path in self._by_id.get(clip.youtube_id, ())
-            if _folder_class(path) == wanted or _folder_class(path) not in self._classes
+        seconds = float(int(clip.start)), float(int(clip.end))
+        named = [
+            self._by_time.get((clip.youtube_id, clip.start, clip.end), ()),
+            self._by_time.get((clip.youtube_id, *seconds), ()),
+            [
+                path
+                for path in self._by_id.get(clip.youtube_id, ())
+                if _folder_class(path) == wanted
+                or _folder_class(path) not in self._classes
+            ],
         ]
-        return min(
-            found, key=lambda path: (_folder_class(path) != wanted, path), default=None
-        )
+        ranks: dict[str, tuple] = {}
+        for kind, paths in enumerate(named):
+            for path in paths:
+                ranks.setdefault(path, (kind, _folder_class(path) != wanted, path))
+        return best_copy(self._root, ranks)
 
 
 def _plain(name: str) -> str:
@@ -288,9 +294,10 @@ def build_annotations(
         looked_for = " or ".join(example.names())
         raise UserError(
             f"None of the {len(read.clips)} clips of {table} is among the "
-            f"{files.count} videos below {videos}; looked for {looked_for}, in folders "
-            f"such as {example.label!r} or {example.label.replace(' ', '_')!r} or in "
-            "none, with any suffix of a video."
+            f"{len(files.found.paths)} videos below {videos}; looked for {looked_for}, "
+            f"in folders such as {example.label!r} or "
+            f"{example.label.replace(' ', '_')!r} or in none, with any suffix of a "
+            f"video. {' '.join(files.found.skipped())}".rstrip()
         )
     delimiter = choose_delimiter([path for path, _ in entries], delimiter)
     out = Path(out)
@@ -315,6 +322,7 @@ def build_annotations(
     summary += _write_missing(
         out.with_name(f"{out.stem}_missing.csv"), read.header, missing, videos
     )
+    summary += files.found.skipped()
     if classes_out is not None:
         write_text(classes_out, "".join(f"{name}\n" for name in names))
         summary.append(f"{classes_out}: {len(names)} classes")

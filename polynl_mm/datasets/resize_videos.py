@@ -6,205 +6,26 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from polynl_mm.datasets.every_frame import DamagedVideoError
 from polynl_mm.datasets.isolated_workers import run_isolated
-from polynl_mm.datasets.video_files import counts_frames, find_cut, find_videos
+from polynl_mm.datasets.resized_video import SUFFIX, ResizeParameters, resize_video
+from polynl_mm.datasets.video_files import find_videos
 from polynl_mm.datasets.video_lists import write_text
-from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.atomic_files import write_json
 from polynl_mm.runtime.user_errors import UserError, first_line, user_errors
 
 PARAMETERS_FILE = "resized.json"
 FAILURES_FILE = "not_resized.txt"
-SUFFIX = ".mp4"
-DEFAULT_RATE = Fraction(25)  # of files that do not say theirs
-# As in check_videos: some containers count frames that cannot be decoded.
-LEAST_SHARE = 0.9
 SHOWN = 10
 UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{6}\.part\.\w+")  # renamed_when_complete
-
-
-class DamagedVideoError(Exception):
-    """A video cannot be read, or not to its end."""
-
-
-@dataclass(frozen=True)
-class ResizeParameters:
-    """Everything that decides what the resized videos look like.
-
-    Args:
-        short_side (int): Height or width in pixels, whichever is smaller: even, from
-            32 on.
-        crf (int): Quality of the H.264 encoder, from 0 (lossless) to 51 (worst).
-        keyframe_interval (int): At most so many frames from one key frame to the
-            next: the fewer, the faster are jumps to a clip, and the larger the file.
-        upscale (bool): Whether smaller videos are made larger.
-        keep_damaged (bool): Whether of a damaged video the frames that can be decoded
-            are kept.
-
-    Raises:
-        UserError: If a value is not in its range.
-    """
-
-    short_side: int = 256
-    crf: int = 20
-    keyframe_interval: int = 30
-    upscale: bool = False
-    keep_damaged: bool = False
-
-    def __post_init__(self):
-        if self.short_side < 32 or self.short_side % 2:
-            raise UserError(
-                "--short-side must be an even number from 32 on, such as 256 or 320, "
-                f"not {self.short_side}."
-            )
-        if not 0 <= self.crf <= 51:
-            raise UserError(f"--crf must be from 0 to 51, not {self.crf}.")
-        if self.keyframe_interval < 1:
-            raise UserError(
-                f"--keyframe-interval must be 1 or more, not {self.keyframe_interval}."
-            )
-
-
-def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Return the size of a resized video: even numbers of nearly the same ratio.
-
-    Args:
-        width (int): Of the source, in pixels.
-        height (int): Of the source, in pixels.
-        short_side (int): Of the result, in pixels, even.
-
-    Returns:
-        tuple[int, int]: Width and height of the result.
-    """
-    long_side = 2 * round(max(width, height) * short_side / min(width, height) / 2)
-    return (short_side, long_side) if width < height else (long_side, short_side)
-
-
-def resize_video(source: Path, target: Path, parameters: ResizeParameters) -> str:
-    """Write a video with a short side of the wanted length, whole or not at all.
-
-    All frames are kept, at the average frame rate of the source. Sound is dropped.
-    A video that is small enough already is copied as it is, once it has been decoded
-    to its end.
-
-    Args:
-        source (Path): The video.
-        target (Path): What to write, ending in ``.mp4``; a copy keeps the suffix of
-            its source.
-        parameters (ResizeParameters): The size and quality.
-
-    Returns:
-        str: ``"resized"`` or ``"copied"``.
-
-    Raises:
-        DamagedVideoError: If the source cannot be read to its end; says why.
-        OSError: If the target cannot be written.
-    """
-    import av
-
-    try:
-        if not os.path.getsize(source):
-            raise DamagedVideoError("is an empty file")
-        with av.open(str(source)) as container:
-            if not container.streams.video:
-                raise DamagedVideoError("has no video stream")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # the workers are parallel
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if min(width, height) < 1:
-                raise DamagedVideoError("has no size")
-            if min(width, height) <= parameters.short_side and not (
-                parameters.upscale and min(width, height) < parameters.short_side
-            ):
-                for _ in _frames(source, container, stream, parameters.keep_damaged):
-                    pass
-                _copy(source, target.with_suffix(source.suffix))
-                return "copied"
-            size = target_size(width, height, parameters.short_side)
-            frames = _frames(source, container, stream, parameters.keep_damaged)
-            with renamed_when_complete(target) as unfinished:
-                try:
-                    _encode(frames, stream, unfinished, size, parameters)
-                except av.FFmpegError as error:  # those of the source are caught
-                    raise OSError(error.errno, error.strerror) from error
-    except av.FFmpegError as error:
-        reason = find_cut(source) or "is damaged or not a video"
-        raise DamagedVideoError(reason) from error
-    return "resized"
-
-
-def _frames(source: Path, container, stream, keep_damaged: bool):
-    """Yield the decoded frames, and raise at the end if some are missing."""
-    import av
-
-    count, failure = 0, ""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                break
-            for frame in packet.decode():
-                count += 1
-                yield frame
-        except av.FFmpegError as error:
-            failure = failure or (
-                f"decoding fails after {count} frames: {first_line(error)}"
-            )
-            if not keep_damaged:
-                break
-    declared = stream.frames if counts_frames(source) else 0
-    if not failure:
-        cut = find_cut(source)
-        if declared and count < LEAST_SHARE * declared:
-            failure = f"has {count} of {declared} frames" + (f"; {cut}" if cut else "")
-        elif cut and not declared:
-            failure = cut
-    if not count:
-        raise DamagedVideoError(failure or "has no frames")
-    if failure and not keep_damaged:
-        raise DamagedVideoError(failure)
-
-
-def _encode(
-    frames, stream, target: Path, size: tuple[int, int], parameters: ResizeParameters
-) -> None:
-    import av
-
-    rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
-    width, height = size
-    with av.open(str(target), "w", options={"movflags": "+faststart"}) as container:
-        encoder = container.add_stream("libx264", rate=rate)
-        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-        encoder.options = {"crf": str(parameters.crf), "preset": "medium"}
-        context = encoder.codec_context
-        context.gop_size = parameters.keyframe_interval
-        context.thread_count = 1
-        ratio = stream.codec_context.sample_aspect_ratio
-        if ratio:
-            context.sample_aspect_ratio = ratio
-        for index, frame in enumerate(frames):
-            resized = frame.reformat(
-                width=width, height=height, format="yuv420p", interpolation="BICUBIC"
-            )
-            resized.pts, resized.time_base = index, 1 / Fraction(rate)
-            resized.pict_type = av.video.frame.PictureType.NONE  # the encoder's choice
-            container.mux(encoder.encode(resized))
-        container.mux(encoder.encode(None))
-
-
-def _copy(source: Path, target: Path) -> None:
-    with renamed_when_complete(target) as unfinished:
-        shutil.copyfile(source, unfinished)
 
 
 @dataclass(frozen=True)
@@ -259,18 +80,20 @@ def resize_videos(
             "av."
         )
     source, target = Path(source), Path(target)
-    names = find_videos(source)
-    if not names:
-        raise UserError(f"There are no videos below {source}.")
+    found = find_videos(source)
+    if not found.paths:
+        raise UserError(
+            " ".join([f"There are no videos below {source}.", *found.skipped()])
+        )
     _check_target(source, target, parameters)
     _remove_unfinished(target)
-    clashes, planned = _plan(source, target, names, parameters)
+    clashes, planned = _plan(source, target, found.paths, parameters)
     waiting = [job for job in planned if not _is_done(job)]
     counts = Counter(done=len(planned) - len(waiting))
     failures = dict(clashes)
     with tqdm(
-        total=len(names),
-        initial=len(names) - len(waiting),
+        total=len(found.paths),
+        initial=len(found.paths) - len(waiting),
         desc="Videos",
         unit="video",
     ) as bar:
@@ -287,7 +110,8 @@ def resize_videos(
             bar.set_postfix(failed=len(failures), refresh=False)
             bar.update()
     _remove_unfinished(target)
-    return _summarize(target, counts, failures), not failures
+    summary = _summarize(target, counts, failures) + found.skipped()
+    return summary, not failures
 
 
 def _check_target(source: Path, target: Path, parameters: ResizeParameters) -> None:
@@ -337,13 +161,10 @@ def _plan(
 
 def _is_done(job: _Job) -> bool:
     """Return whether the result is there, and of the source as it is now."""
-    for result in {job.target, job.target.with_suffix(job.source.suffix)}:
-        try:
-            if result.stat().st_mtime_ns >= job.source.stat().st_mtime_ns:
-                return True
-        except OSError:
-            continue
-    return False
+    try:
+        return job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _remove_unfinished(target: Path) -> None:
@@ -356,9 +177,9 @@ def _remove_unfinished(target: Path) -> None:
 
 def _summarize(target: Path, counts: Counter, failures: dict[Path, str]) -> list[str]:
     summary = [
-        f"{target}: {counts['resized']} videos resized, {counts['copied']} copied "
-        f"because they are small enough, {counts['done']} were there already, "
-        f"{len(failures)} failed"
+        f"{target}: {counts['resized']} videos resized, {counts['encoded']} small ones "
+        f"encoded at their size, {counts['copied']} small H.264 files copied, "
+        f"{counts['done']} were there already, {len(failures)} failed"
     ]
     lines = [f"{path}: {reason}" for path, reason in sorted(failures.items())]
     summary += [f"  {line}" for line in lines[:SHOWN]]
@@ -383,10 +204,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     default = ResizeParameters()
     parser = argparse.ArgumentParser(
-        description="Resize videos: all frames, the same ratio and frame rate, H.264 "
-        "in mp4 files, without sound. Videos that are small enough are copied. An "
-        "interrupted run goes on where it stopped; a video that fails is reported and "
-        "makes the exit status 1.",
+        description="Resize videos: all frames, upright, the same ratio and frame "
+        "rate, H.264 in mp4 files, without sound. Those that are small enough keep "
+        "their size, and are copied if they are such files already. An interrupted run "
+        "goes on where it stopped; a video that fails is reported and makes the exit "
+        "status 1.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("source", metavar="SRC", help="folder of videos")

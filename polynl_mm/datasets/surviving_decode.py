@@ -18,6 +18,7 @@ import torch
 from mmengine.registry import TRANSFORMS
 
 from polynl_mm.datasets.counted_wrong import mark
+from polynl_mm.datasets.decord_errors import UNFIT_WIDTH, explain_decord
 from polynl_mm.runtime.user_errors import UserError, first_line
 
 READER = re.compile(r"(Decord|OpenCV|PyAV|PIMS)Init")
@@ -27,8 +28,6 @@ DECODER = re.compile(
 # So many unreadable draws in a row mean that the disk is gone, or the path is wrong.
 MAX_DRAWS = 100
 PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
-# As with widths of 48 and 72: batches raise an error, single frames come out skewed.
-UNFIT_WIDTH = "decord cannot read frames of its width (resize it, or read with OpenCV)"
 
 
 class UnreadableVideoError(UserError):
@@ -278,7 +277,7 @@ def _decode(step: Callable, results: dict, path: str) -> dict | None:
     if type(step).__name__ == "DecordDecode" and any(
         np.shape(frame)[2:] != (3,) for frame in frames
     ):
-        raise UnreadableVideoError(path, UNFIT_WIDTH)
+        raise UnreadableVideoError(path, f"it {UNFIT_WIDTH}")
     if frames is not None and (
         len(frames) < wanted or any(np.size(frame) == 0 for frame in frames)
     ):
@@ -304,11 +303,9 @@ def _reason(path: str, error: Exception) -> str:
             return "it is empty"
     if kind := _picture(path):
         return f"it is a {kind} picture"
+    if meaning := explain_decord(error, path):
+        return f"it {meaning}"
     message = " ".join(re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", first_line(error)).split())
-    if "size must exactly match" in message:
-        return UNFIT_WIDTH
-    if "cannot find video stream" in message:
-        return "it has no video stream"
     damaged = "it is damaged, cut off or not a video"
     if message.startswith(("Error reading", "Check failed")):
         return damaged  # decord says no more that is of use

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polynl_mm.datasets.video_files import find_videos, video_stem
+from polynl_mm.datasets.video_files import best_copy, find_videos, video_stem
 from polynl_mm.datasets.video_lists import (
     choose_delimiter,
     delimiter_hint,
@@ -126,7 +126,8 @@ class UCF101Videos:
     def __init__(self, root: str | Path):
         self.root = root
         self._by_stem = defaultdict(list)
-        for path in find_videos(root):
+        self.found = find_videos(root)
+        for path in self.found.paths:
             self._by_stem[video_stem(path).casefold()].append(path)
 
     def find(self, listed: str) -> str | None:
@@ -137,9 +138,9 @@ class UCF101Videos:
 
         Returns:
             str | None: The path below the folder, such as
-            ``HandStandPushups/v_HandStandPushups_g01_c01.mp4``: as listed if it is
-            there, else with another suffix or case, in the folder of its class, or in
-            none.
+            ``HandStandPushups/v_HandStandPushups_g01_c01.mp4``. Of several, one that is
+            neither empty nor cut short; of those, as listed if it is there, else with
+            another suffix or case, in the folder of its class, or in none.
         """
         found = self._by_stem.get(video_stem(listed).casefold(), ())
         folder = listed.split("/")[0].casefold()
@@ -153,7 +154,7 @@ class UCF101Videos:
                 path,
             )
 
-        return min(found, key=rank, default=None)
+        return best_copy(self.root, {path: rank(path) for path in found})
 
 
 def build_annotations(
@@ -193,13 +194,16 @@ def build_annotations(
         for part, name in PARTS.items()
     }
     missing: dict[str, int] = {}
+    skipped: list[str] = []
     written = {
         key: [(video.path, video.label) for video in listed]
         for key, listed in lists.items()
     }
     if videos is not None:
-        written, missing = _resolve(lists, UCF101Videos(videos))
-        _check_found(lists, written, missing, videos, require_all)
+        files = UCF101Videos(videos)
+        skipped = files.found.skipped()
+        written, missing = _resolve(lists, files)
+        _check_found(lists, written, missing, videos, skipped, require_all)
     paths = [path for entries in written.values() for path, _ in entries]
     delimiter = choose_delimiter(paths, delimiter)
 
@@ -212,7 +216,7 @@ def build_annotations(
         summary.append(f"{target}: {count} videos")
     write_text(out / CLASSES_OUT, "".join(f"{name}\n" for name in classes))
     summary.append(f"{out / CLASSES_OUT}: {len(classes)} classes")
-    summary += _report_missing(out / MISSING_OUT, missing, videos)
+    summary += _report_missing(out / MISSING_OUT, missing, videos) + skipped
     hint = delimiter_hint(delimiter, "train_dataloader val_dataloader test_dataloader")
     return summary + ([hint] if hint else [])
 
@@ -233,13 +237,19 @@ def _resolve(lists: dict, files: UCF101Videos) -> tuple[dict, dict[str, int]]:
 
 
 def _check_found(
-    lists: dict, written: dict, missing: dict, videos: str | Path, require_all: bool
+    lists: dict,
+    written: dict,
+    missing: dict,
+    videos: str | Path,
+    skipped: list[str],
+    require_all: bool,
 ) -> None:
     names = ", ".join(list(missing)[:EXAMPLES])
     if not any(written.values()):
         raise UserError(
             f"None of the {len(missing)} listed videos is below {videos}; looked for "
-            f"{names} and so on, with any suffix of a video and in any folder."
+            f"{names} and so on, with any suffix of a video and in any folder. "
+            f"{' '.join(skipped)}".rstrip()
         )
     if missing and require_all:
         raise UserError(

@@ -12,6 +12,7 @@ from conftest import write_video
 
 from polynl_mm.datasets import check_videos
 from polynl_mm.datasets.check_videos import main
+from polynl_mm.datasets.surviving_decode import SurvivingDecode, UnreadableVideoError
 from polynl_mm.datasets.video_files import find_cut
 
 
@@ -218,3 +219,29 @@ def test_where_matroska_files_are_cut(shared_videos, tmp_path):
         said = find_cut(tmp_path / "cut.mkv") or ""
         assert (f"ends {len(content) - length} bytes early" in said) == (length > 64)
     assert find_cut(shared_videos / "flipping_a_pancake.mkv") is None
+
+
+def write_av1(path):
+    av = pytest.importorskip("av", reason='needs PyAV: pip install "polynl_mm[data]"')
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libsvtav1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(4):
+            grey = np.full((64, 64, 3), 128, np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
+def test_a_codec_that_decord_has_no_decoder_for(tmp_path, suffix):
+    write_av1(tmp_path / f"a{suffix}")
+    state = check_videos.check_video(str(tmp_path / f"a{suffix}"))
+    assert state.problem == "unreadable"
+    assert "is AV1, for which decord has no decoder" in state.reason
+    assert "resize_videos.py" in state.reason
+    from mmaction.datasets import DecordInit
+
+    step = SurvivingDecode([DecordInit()])
+    with pytest.raises(UnreadableVideoError, match="it is AV1, for which decord has"):
+        step.decode({"filename": str(tmp_path / f"a{suffix}")})

@@ -268,3 +268,34 @@ def test_malformed_tables(tmp_path, videos, capsys, text, sentence):
 def test_number_of_classes_that_must_be_there(table, videos, capsys):
     said = refused(capsys, table, videos("ends_12_345.mp4"), "--num-classes", "400")
     assert "has 4 classes, not the 400" in said
+
+
+MP4 = b"\0\0\0\x08ftyp\0\0\0\x08moov"
+DAMAGES = {"empty": b"", "cut": MP4 + b"\0\1\0\0mdat", "page": b"<html>" * 9}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "good",
+    [
+        "replacement_for_corrupted_k400/ends_12_345_000000_000010.mp4",
+        "playing cymbals/ends_12_345_000000_000010.MP4",
+        "playing cymbals/ends_12_345_0_10.mov",
+        "playing_cymbals/ends_12_345.mp4",
+    ],
+)
+def test_of_two_copies_the_good_one_is_listed(table, videos, damage, good):
+    bad = "playing cymbals/ends_12_345_000000_000010.mp4"
+    folder = videos(bad, good)
+    (folder / bad).write_bytes(DAMAGES[damage])
+    (folder / good).write_bytes(MP4)
+    assert run(table, folder)[0].rpartition(good)[2] in (" 2", ";2")
+
+
+def test_files_of_other_suffixes_are_named(table, videos, capsys):
+    folder = videos("ends_12_345.mp4", "plain_id_01.TS", "b/x.ts", "b/y.gif", "z")
+    run(table, folder)
+    said = capsys.readouterr().out
+    assert "2 .ts (b/x.ts), 1 .gif (b/y.gif), 1 without a suffix (z)" in said
+    (folder / "ends_12_345.mp4").unlink()
+    assert "2 .ts (b/x.ts)" in refused(capsys, table, folder)

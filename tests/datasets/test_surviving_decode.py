@@ -186,7 +186,7 @@ def test_widths_that_decord_cannot_read(tmp_path, mode):
         out.write(np.full((48, 48, 3), 40 * index, np.uint8))
     out.release()
     step = SurvivingDecode([*DECORD[:2], dict(DECORD[2], mode=mode)])
-    with pytest.raises(UnreadableVideoError, match=r"decord cannot read .* its width"):
+    with pytest.raises(UnreadableVideoError, match="width at which decord cannot"):
         step.decode({"filename": str(path), "start_index": 0})
     frames = SurvivingDecode(OPENCV).decode({"filename": str(path), "start_index": 0})
     assert np.shape(frames["imgs"]) == (4, 48, 48, 3)

@@ -173,3 +173,21 @@ def test_folders_that_cannot_work(splits, tmp_path, capsys):
     assert "official lists" in said
     said = refused(capsys, "--splits", splits, "--out", splits / "classInd.txt")
     assert "is a file" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF\xff\0\0\0AVI LIST", b"<html>" * 9])
+@pytest.mark.parametrize(
+    "good", ["Archery/v_Archery_g08_c01.mp4", "archery/v_archery_G08_c01.AVI"]
+)
+def test_of_two_copies_the_good_one_is_listed(splits, tmp_path, content, good):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    for path, written in (
+        (TRAIN[0].split(" ")[0], content),
+        (good, b"RIFF\4\0\0\0AVI "),
+    ):
+        (videos / path).parent.mkdir(parents=True, exist_ok=True)
+        (videos / path).write_bytes(written)
+    (videos / TEST[0]).touch()
+    (videos / "other.ogv").touch()
+    main(["--splits", str(splits), "--videos", str(videos), "--out", str(out)])
+    assert read(out, "train", 1) == [f"{good} 0"]
