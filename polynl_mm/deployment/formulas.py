@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from polynl_mm.ops import reference
-from polynl_mm.ops.pyramid import pyramid_non_local
 from polynl_mm.plugins import (
     NonLocalBlock2d,
     NonLocalBlock3d,
@@ -25,7 +24,6 @@ from polynl_mm.plugins import (
     PyramidNL3d,
 )
 from polynl_mm.plugins.base import (
-    group_shape,
     groups_as_samples,
     samples_as_groups,
 )
@@ -104,7 +102,7 @@ class _NonLocalFormula(nn.Module):
 
 
 class _PyramidNLFormula(nn.Module):
-    """``x + norm(out(mean over grids of attention to their regions))``."""
+    """``x + norm(out(attention to the regions))``."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -113,17 +111,15 @@ class _PyramidNLFormula(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, *positions)."""
         block = self.block
-        shape = group_shape(tuple(x.shape[2:]), block.axes)
-        samples = groups_as_samples(x, block.axes).unflatten(2, shape)
-        regions = [_average_regions(samples, grid) for grid in block.grids]
-        y = pyramid_non_local(
-            groups_as_samples(block.theta(x), block.axes),
-            [block.phi(region) for region in regions],
-            [block.g(region) for region in regions],
-            scale=block.use_scale,
-        )
-        y = block.out(samples_as_groups(y, block.axes, x.shape[0], x.shape[2:]))
+        y = block.out(block.context(x, pool=_pool_by_products))
         return x + (y if block.norm is None else block.norm(y))
+
+
+def _pool_by_products(
+    x: Tensor, shape: Sequence[int], grids: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    samples = x.unflatten(2, shape)
+    return [_average_regions(samples, grid) for grid in grids]
 
 
 def _average_regions(samples: Tensor, grid: Sequence[int]) -> Tensor:

@@ -94,7 +94,9 @@ class _SpectralNL(StackedUnits):
             return spectral(theta, phi, g, weight, stable=self.stable)
         if self.affinity == "whitened":
             theta, phi = whiten(theta), whiten(phi)
-        theta, scale = theta / self.temperature, self.use_scale
+        if self.temperature != 1:
+            theta = theta / self.temperature
+        scale = self.use_scale
         if logits is not None:
             return weight[0] @ disentangled(theta, phi, g, logits, scale=scale)
         return spectral_softmax(
