@@ -63,6 +63,8 @@ class _PolyNLFormula(nn.Module):
             block.phi.weight.flatten(1),
             block.out.weight.flatten(1),
             None if block.g is None else block.g.weight.flatten(1),
+            biases=block.biases,
+            moment_norm=block.moment_norm and block.normalise_heads,
         )
         y = samples_as_groups(y, block.axes, x.shape[0], x.shape[2:])
         if block.norm is not None:

@@ -6,14 +6,21 @@ papers' C'). Weights are matrices (rows x columns) of 1x1 convolutions.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 
 def poly_nl(
-    x: Tensor, theta: Tensor, phi: Tensor, out: Tensor, g: Tensor | None = None
+    x: Tensor,
+    theta: Tensor,
+    phi: Tensor,
+    out: Tensor,
+    g: Tensor | None = None,
+    *,
+    biases: Sequence[Tensor | None] = (None,) * 4,
+    moment_norm: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Poly-NL as published: gate every position by a global second-order moment.
 
@@ -27,13 +34,24 @@ def poly_nl(
         out (Tensor): Output projection W3, (C, K).
         g (Tensor, optional): Projection of the gated features, (K, C). None is the
             identity, the paper's form, and needs K = C.
+        biases (Sequence[Tensor | None]): Of theta, phi, out and g; the paper has none.
+        moment_norm (Callable, optional): What is made of the mean, (B, 1, K); the
+            paper takes it as it is.
 
     Returns:
         Tensor: ``out(mean_j(theta x_j * phi x_j) * g x_i)``, (B, C, N).
     """
-    moment = ((theta @ x) * (phi @ x)).mean(dim=2, keepdim=True)  # (B, K, 1)
-    value = x if g is None else g @ x  # (B, K, N)
-    return out @ (moment * value)
+    of_theta, of_phi, of_out, of_g = biases
+
+    def project(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        return weight @ x if bias is None else weight @ x + bias.unsqueeze(1)
+
+    product = project(theta, x, of_theta) * project(phi, x, of_phi)
+    moment = product.mean(dim=2, keepdim=True)  # (B, K, 1)
+    if moment_norm is not None:
+        moment = moment_norm(moment.mT).mT
+    value = x if g is None else project(g, x, of_g)  # (B, K, N)
+    return project(out, moment * value, of_out)
 
 
 def poly_nl_cubic(
