@@ -27,6 +27,7 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
+from polynl_mm.plugins.key_positions import by_temporal_groups
 
 
 def with_formulas(model: nn.Module) -> nn.Module:
@@ -81,6 +82,9 @@ class _NonLocalFormula(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, *positions)."""
+        return by_temporal_groups(self._forward, x, self.block.temporal_groups)
+
+    def _forward(self, x: Tensor) -> Tensor:
         block = self.block
         seen = block.pool(x) if getattr(block, "pool_first", False) else x
         query = x if block.mode == "gaussian" else block.theta(x)

@@ -10,7 +10,6 @@ so that it is one matrix a sample, applied to X, and no projection is made. Bias
 along as a last column of each weight, and a row of ones below X.
 """
 
-import torch
 from torch import Tensor
 
 from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias

@@ -99,9 +99,7 @@ class _SpectralNL(StackedUnits):
         scale = self.use_scale
         if logits is not None:
             return weight[0] @ disentangled(theta, phi, g, logits, scale=scale)
-        return spectral_softmax(
-            theta, phi, g, weight, stable=self.stable, scale=scale
-        )
+        return spectral_softmax(theta, phi, g, weight, stable=self.stable, scale=scale)
 
 
 @MODELS.register_module()
