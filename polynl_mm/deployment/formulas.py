@@ -142,7 +142,7 @@ def _average_regions(samples: Tensor, grid: Sequence[int]) -> Tensor:
 def _averages(length: int, count: int) -> Tensor:
     """Return the rows that average the parts of an axis, which may overlap."""
     count = min(count, length)
-    matrix = torch.zeros(count, length)
+    matrix = torch.zeros(count, length, dtype=torch.float64)
     for part in range(count):
         start, stop = part * length // count, -(-(part + 1) * length // count)
         matrix[part, start:stop] = 1 / (stop - start)
