@@ -134,8 +134,9 @@ class _GlobalContext(ResidualPlugin):
         else:
             pooled = samples.mean(2, keepdim=True, dtype=accumulate_dtype(x))
             pooled = pooled.to(x.dtype)
-        pooled = pooled.unflatten(0, (x.shape[0], -1)).squeeze(3).mT  # (B, C, G)
-        return pooled.reshape(*pooled.shape[:2], *self._context_positions(x))
+        positions = self._context_positions(x)
+        pooled = pooled.reshape(x.shape[0], math.prod(positions), x.shape[1]).mT
+        return pooled.reshape(*x.shape[:2], *positions)
 
     def _context_positions(self, x: Tensor) -> tuple[int, ...]:
         looked_over = {

@@ -120,6 +120,6 @@ def by_temporal_groups(
     """
     if groups == 1:
         return block(x)
-    clips = x.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
-    y = block(clips).unflatten(0, (-1, groups))  # (B, groups, C, T / groups, H, W)
+    clips = x.unflatten(2, (groups, x.shape[2] // groups)).transpose(1, 2)
+    y = block(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
     return y.transpose(1, 2).flatten(2, 3)
