@@ -450,8 +450,8 @@ def criss_cross(
     """Attention of each position to those that differ from it along one axis at most.
 
     In 2d these are its row and its column, itself counted once. Source: Huang et al.,
-    "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019; that there may
-    be three axes is ours.
+    "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019, whose
+    code has it over three axes, too.
 
     Args:
         theta (Tensor): Queries, (B, K, N).
