@@ -284,6 +284,13 @@ def test_starts_as_the_identity_and_learns(name):
     assert not unused
 
 
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_norm_weight_is_where_it_starts(zero_init):
+    block = make("norm_weight_1", 3, zero_init=zero_init)[0]
+    assert (block.conv_out.bn.weight == 1).all()
+    assert bool(block.conv_out.conv.weight.any()) is not zero_init
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_formula_for_export_equals_the_schedule(name):
     plugin = wake(make(name, 3)[0]).eval()
