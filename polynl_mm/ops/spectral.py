@@ -1,10 +1,13 @@
-"""Chebyshev filters on the spectral non-local affinity, linear in N at any order.
+"""Chebyshev filters on a non-local affinity; the symmetric one's are linear in N.
 
 With t and p the rectified projections, divided by the root of the degree, the affinity
 is ``A = t^T p + p^T t``, of rank 2 K at most. A filtered signal is a multiple of g plus
 a part in the span of the rows of t and p, so that the whole recursion runs on matrices
 of the channels' size: higher orders cost nothing that grows with N. The derivation is
 ours; ``reference.spectral`` is the definition.
+
+An affinity that is a row softmax has no such factors: its filters, and the sum of two
+averages that is the disentangled block, cost what the non-local block costs.
 """
 
 import math

@@ -217,7 +217,7 @@ class _NonLocalBlock(Plugin):
         """Return what ``print(model)`` shows beside the layers."""
         return (
             f"{self.in_channels}, mode={self.mode!r}, sub_sample={self.sub_sample}, "
-            f"axes={self.axes!r}"
+            f"axes={self.axes!r}, temporal_groups={self.temporal_groups}"
         )
 
 
