@@ -12,10 +12,10 @@ def norm(channels):
 
 
 class NonLocal(nn.Module):
-    def __init__(self, channels, mode, pool, norm_name):
+    def __init__(self, channels, mode, pool, norm_name, groups):
         super().__init__()
         inner = channels // 2
-        self.mode, self.norm_name = mode, norm_name
+        self.mode, self.norm_name, self.groups = mode, norm_name, groups
         self.pool = nn.MaxPool3d(pool, pool) if pool else nn.Identity()
         self.conv_theta = nn.Conv3d(channels, inner, 1)
         self.conv_phi = nn.Conv3d(channels, inner, 1)
@@ -25,6 +25,11 @@ class NonLocal(nn.Module):
             self.add_module(norm_name, norm(channels))
 
     def forward(self, x):
+        """Each group of frames is a clip of its own."""
+        parts = x.chunk(self.groups, dim=2)
+        return torch.cat([self.apply_to(part) for part in parts], dim=2)
+
+    def apply_to(self, x):
         seen = self.pool(x)
         theta = self.conv_theta(x).flatten(2)
         phi, g = self.conv_phi(seen).flatten(2), self.conv_g(seen).flatten(2)
@@ -155,6 +160,7 @@ class PySlowFast(nn.Module):
         mode="softmax",
         pool=None,
         norm_name="bn",
+        groups=1,
         pool_time=False,
         alpha=4,
         fusion_kernel=5,
@@ -180,7 +186,7 @@ class PySlowFast(nn.Module):
                 out,
                 temporal[stage + 1],
                 1 if stage == 0 else 2,
-                (mode, pool, norm_name),
+                (mode, pool, norm_name, groups),
                 [places[stage], ()],
             )
             self.add_module(f"s{stage + 2}", built)

@@ -181,12 +181,13 @@ def _naming_unknown_arguments(
     try:
         yield
     except (TypeError, AssertionError) as error:
-        known = {
-            name: parameter
-            for base in cls.__mro__
-            if "__init__" in vars(base)
-            for name, parameter in inspect.signature(base.__init__).parameters.items()
-        }
+        known: dict[str, inspect.Parameter] = {}
+        for base in cls.__mro__:
+            if "__init__" in vars(base):
+                parameters = inspect.signature(base.__init__).parameters
+                known.update(parameters)
+                if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                    break  # it hands no others on
         names = [n for n, p in known.items() if n != "self" and p.kind in _NAMED]
         # MMAction2's blocks assert, without a word, that they know what reaches them.
         refused = [name for name in arguments if name not in (*names, "type")]

@@ -251,12 +251,21 @@ def _why_not(plugin: Plugin, block: Mapping[str, Tensor] | None) -> str | None:
             f"the block there has {inner} inner channels; PolyNL with reduction="
             f"{max(channels // inner, 1)} would take its weights over"
         )
+    if plugin.heads is not None:
+        return "its heads normalise the moment, which a non-local block does not"
     return None
 
 
 def _map(plugin: Plugin, block: Mapping[str, Tensor], alpha: float) -> str:
     """Give a Poly-NL the weights of a non-local block; return what has no place."""
-    without = [name for name in block if name.endswith("bias") and "norm" not in name]
+    layers = dict(g=plugin.theta, phi=plugin.phi, theta=plugin.g, out=plugin.out)
+    without = [
+        name
+        for name in block
+        if name.endswith("bias")
+        and getattr(layers.get(name[:-5]), "bias", None) is None
+        and "norm" not in name
+    ]
     out = block["out.weight"]
     scale = None
     if "norm.weight" in block and plugin.norm is None:
@@ -272,12 +281,14 @@ def _map(plugin: Plugin, block: Mapping[str, Tensor], alpha: float) -> str:
     if scale is not None:
         out = out * scale.reshape(-1, *(1,) * (out.dim() - 1))
     with torch.no_grad():
-        for parameter, value in (
-            (plugin.theta.weight, block["g.weight"]),
-            (plugin.phi.weight, block["phi.weight"]),
-            (plugin.g.weight, block["theta.weight"]),
-            (plugin.out.weight, out),
-        ):
-            parameter.copy_(value.reshape(parameter.shape))
+        for name, layer in layers.items():
+            weight = out if name == "out" else block[f"{name}.weight"]
+            layer.weight.copy_(weight.reshape(layer.weight.shape))
+            if layer.bias is None:
+                continue
+            bias = block.get(f"{name}.bias", torch.zeros_like(layer.bias))
+            if name == "out" and scale is not None:
+                bias = bias * scale
+            layer.bias.copy_(bias)
         plugin.alpha.fill_(alpha)
     return ", ".join(without) or "nothing"

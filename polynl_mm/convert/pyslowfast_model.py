@@ -167,17 +167,21 @@ def _describe_plugins(source: Source, assumed: list[str]) -> list[dict]:
         )
     entries = []
     for pathway, stages in sorted(places.items()):
-        pooled = {_is_pooled(source, i, pathway) for i, s in enumerate(stages) if s}
-        for flag in sorted(pooled):
+        seen = {i: _what_is_seen(source, i, pathway) for i, s in enumerate(stages) if s}
+        for pools, groups in sorted(set(seen.values())):
             blocks = tuple(
-                tuple(sorted(s)) if s and _is_pooled(source, i, pathway) == flag else ()
+                tuple(sorted(s)) if seen.get(i) == (pools, groups) else ()
                 for i, s in enumerate(stages)
             )
             cfg = dict(type="NonLocalBlock3d", mode=mode, use_scale=True)
             if _has_norm(source, blocks, pathway):
                 cfg["norm_cfg"] = dict(type="BN3d")
-            if flag:
+            if max(pools) > 1:
                 cfg.update(sub_sample=True, pool_first=True)
+            if pools not in ((1, 1, 1), (1, 2, 2)):
+                cfg["pool_size"] = pools
+            if groups > 1:
+                cfg["temporal_groups"] = groups
             entry = dict(cfg=cfg, blocks=blocks)
             if source.pathways == 2:
                 entry["pathway"] = ("slow", "fast")[pathway]
@@ -202,20 +206,12 @@ def _is_pooled_over_time(source: Source, pathway: dict, assumed: list[str]) -> b
     return arch in POOLED_ARCHS
 
 
-def _is_pooled(source: Source, stage: int, pathway: int) -> bool:
+def _what_is_seen(
+    source: Source, stage: int, pathway: int
+) -> tuple[tuple[int, ...], int]:
+    """Return how a stage's blocks pool (T, H, W), and their groups of frames."""
     groups = source.setting("NONLOCAL.GROUP")[stage]
-    if groups[min(pathway, len(groups) - 1)] != 1:
-        raise UserError(
-            f"NONLOCAL.GROUP {groups} of s{stage + 2} looks at parts of a clip, which "
-            "no block here does."
-        )
     pools = source.setting("NONLOCAL.POOL")[stage]
     if pools and isinstance(pools[0], (list, tuple)):
         pools = pools[min(pathway, len(pools) - 1)]
-    pools = tuple(pools or (1, 1, 1))
-    if pools not in ((1, 1, 1), (1, 2, 2)):
-        raise UserError(
-            f"NONLOCAL.POOL {list(pools)} of s{stage + 2} is neither [1, 1, 1] nor "
-            "[1, 2, 2], which are the ones that NonLocalBlock3d has."
-        )
-    return pools == (1, 2, 2)
+    return tuple(pools or (1, 1, 1)), groups[min(pathway, len(groups) - 1)]

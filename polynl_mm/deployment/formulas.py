@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from polynl_mm.ops import reference
-from polynl_mm.ops.pyramid import pyramid_non_local
 from polynl_mm.plugins import (
     NonLocalBlock2d,
     NonLocalBlock3d,
@@ -25,10 +24,10 @@ from polynl_mm.plugins import (
     PyramidNL3d,
 )
 from polynl_mm.plugins.base import (
-    group_shape,
     groups_as_samples,
     samples_as_groups,
 )
+from polynl_mm.plugins.key_positions import by_temporal_groups
 
 
 def with_formulas(model: nn.Module) -> nn.Module:
@@ -65,6 +64,8 @@ class _PolyNLFormula(nn.Module):
             block.phi.weight.flatten(1),
             block.out.weight.flatten(1),
             None if block.g is None else block.g.weight.flatten(1),
+            biases=block.biases,
+            moment_norm=block.moment_norm and block.normalise_heads,
         )
         y = samples_as_groups(y, block.axes, x.shape[0], x.shape[2:])
         if block.norm is not None:
@@ -81,6 +82,9 @@ class _NonLocalFormula(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, *positions)."""
+        return by_temporal_groups(self._forward, x, self.block.temporal_groups)
+
+    def _forward(self, x: Tensor) -> Tensor:
         block = self.block
         seen = block.pool(x) if getattr(block, "pool_first", False) else x
         query = x if block.mode == "gaussian" else block.theta(x)
@@ -104,7 +108,7 @@ class _NonLocalFormula(nn.Module):
 
 
 class _PyramidNLFormula(nn.Module):
-    """``x + norm(out(mean over grids of attention to their regions))``."""
+    """``x + norm(out(attention to the regions))``."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -113,17 +117,15 @@ class _PyramidNLFormula(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, *positions)."""
         block = self.block
-        shape = group_shape(tuple(x.shape[2:]), block.axes)
-        samples = groups_as_samples(x, block.axes).unflatten(2, shape)
-        regions = [_average_regions(samples, grid) for grid in block.grids]
-        y = pyramid_non_local(
-            groups_as_samples(block.theta(x), block.axes),
-            [block.phi(region) for region in regions],
-            [block.g(region) for region in regions],
-            scale=block.use_scale,
-        )
-        y = block.out(samples_as_groups(y, block.axes, x.shape[0], x.shape[2:]))
+        y = block.out(block.context(x, pool=_pool_by_products))
         return x + (y if block.norm is None else block.norm(y))
+
+
+def _pool_by_products(
+    x: Tensor, shape: Sequence[int], grids: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    samples = x.unflatten(2, shape)
+    return [_average_regions(samples, grid) for grid in grids]
 
 
 def _average_regions(samples: Tensor, grid: Sequence[int]) -> Tensor:
@@ -140,7 +142,7 @@ def _average_regions(samples: Tensor, grid: Sequence[int]) -> Tensor:
 def _averages(length: int, count: int) -> Tensor:
     """Return the rows that average the parts of an axis, which may overlap."""
     count = min(count, length)
-    matrix = torch.zeros(count, length)
+    matrix = torch.zeros(count, length, dtype=torch.float64)
     for part in range(count):
         start, stop = part * length // count, -(-(part + 1) * length // count)
         matrix[part, start:stop] = 1 / (stop - start)

@@ -21,8 +21,8 @@ def criss_cross(
 
     In 2d these are its row and its column, itself counted once. Time and memory are N
     times the sum of the axes' sizes. Source: Huang et al., "CCNet: Criss-Cross
-    Attention for Semantic Segmentation", ICCV 2019; that there may be three axes is
-    ours.
+    Attention for Semantic Segmentation", ICCV 2019, whose code has it over three axes,
+    too.
 
     Half types are computed in float32: the similarities have no bound.
 

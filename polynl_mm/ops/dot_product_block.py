@@ -10,12 +10,9 @@ so that it is one matrix a sample, applied to X, and no projection is made. Bias
 along as a last column of each weight, and a row of ones below X.
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
-from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share
+from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
 from polynl_mm.ops.precision import compute_dtype, without_autocast
 
 Projection = tuple[Tensor, Tensor | None]
@@ -53,7 +50,7 @@ def dot_product_block(
     with without_autocast(x):
         moments, features = gram(x.to(dtype), with_mean=True)  # (B, C + 1, C + 1)
         of_theta, of_phi, of_g = (
-            _with_bias(projection, moments.dtype) for projection in (theta, phi, g)
+            with_bias(*projection, moments.dtype) for projection in (theta, phi, g)
         )
         weight, bias = (None if t is None else t.to(moments.dtype) for t in out)
         affine = weight @ (of_g @ moments @ of_phi.mT) @ of_theta  # (B, C, C + 1)
@@ -86,10 +83,3 @@ def is_cheaper(channels: int, inner: int, positions: int, training: bool) -> boo
             3 * projected
         )
     return (1 + symmetric_share(channels)) * applied + small < projected
-
-
-def _with_bias(projection: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
-    weight, bias = projection
-    if bias is None:
-        bias = weight.new_zeros(weight.shape[0])
-    return torch.cat([weight, bias.unsqueeze(1)], dim=1).to(dtype)  # (K, C + 1)

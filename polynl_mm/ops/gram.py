@@ -73,6 +73,22 @@ def apply_matrix(
     return _ApplyMatrix.apply(x, matrix, scale, shift)
 
 
+def with_bias(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return a projection of features that have a row of ones below them.
+
+    Args:
+        weight (Tensor): (K, C).
+        bias (Tensor, optional): (K,). None: zeros.
+        dtype (torch.dtype): The type of the result.
+
+    Returns:
+        Tensor: The weight with the bias as its last column, (K, C + 1).
+    """
+    if bias is None:
+        bias = weight.new_zeros(weight.shape[0])
+    return torch.cat([weight.to(dtype), bias.to(dtype).unsqueeze(1)], dim=1)
+
+
 class _Gram(torch.autograd.Function):
     """A function of its own because autograd, which does not know that both factors
     are one, would make two products in the backward pass where one does.

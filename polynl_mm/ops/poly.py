@@ -15,16 +15,20 @@ folded into the output projection, ``(out diag(moment)) g x_i``: one small matri
 sample, applied together with the residual. Else the features are gated.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share
+from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
 from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
 
 Schedule = Literal["auto", "direct", "gram"]
 SCHEDULES: tuple[Schedule, ...] = ("auto", "direct", "gram")
+# Of theta, phi, out and g; None is no bias.
+Biases = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+NO_BIASES: Biases = (None, None, None, None)
 
 
 def poly_nl(
@@ -36,6 +40,8 @@ def poly_nl(
     *,
     residual: Tensor | None = None,
     schedule: Schedule = "auto",
+    biases: Biases = NO_BIASES,
+    moment_norm: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Compute Poly-NL, exactly, in time and memory linear in the positions.
 
@@ -56,6 +62,10 @@ def poly_nl(
             one number, (1,). None adds nothing.
         schedule (str): ``'direct'``, ``'gram'``, or ``'auto'`` for the one with the
             lower count of :func:`count_operations`.
+        biases (tuple[Tensor | None, ...]): Biases of the four projections: of theta,
+            (K,), phi, (K,), out, (C,), and g, (K,).
+        moment_norm (Callable, optional): What is made of the moment, (B, G, K), before
+            it gates.
 
     Returns:
         Tensor: Of the shape of ``x``; without a residual, of the type in which the
@@ -68,7 +78,17 @@ def poly_nl(
         raise ValueError(f"schedule is one of {SCHEDULES}, not {schedule!r}.")
     if x.dim() == 3:
         x = x.unsqueeze(2)
-        y = poly_nl(x, theta, phi, out, g, residual=residual, schedule=schedule)
+        y = poly_nl(
+            x,
+            theta,
+            phi,
+            out,
+            g,
+            residual=residual,
+            schedule=schedule,
+            biases=biases,
+            moment_norm=moment_norm,
+        )
         return y.squeeze(2)
     channels, positions = x.shape[1], x.shape[3]
     if schedule == "auto":
@@ -77,14 +97,18 @@ def poly_nl(
     dtype = compute_dtype(x)
     features, theta, phi, out = (t.to(dtype) for t in (x, theta, phi, out))
     g = None if g is None else g.to(dtype)
+    of_theta, of_phi, of_out, of_g = biases
     # Autocast multiplies in another type than the residual has.
     together = residual if dtype == x.dtype else None
     with without_autocast(x):
-        moment, features = _MOMENTS[schedule](features, theta, phi)
+        moment, features = _MOMENTS[schedule](features, theta, phi, of_theta, of_phi)
+        if moment_norm is not None:
+            moment = moment_norm(moment)
         if positions < channels or (g is not None and channels > 2 * g.shape[0]):
-            y, together = _gate_and_project(features, moment, out, g), None
+            y = _gate_and_project(features, moment, out, g, of_out, of_g)
+            together = None
         else:
-            y = _apply_folded(features, moment, out, g, together)
+            y = _apply_folded(features, moment, out, g, of_out, of_g, together)
         if residual is None or together is not None:
             return y
         return torch.addcmul(y.to(x.dtype), x, residual.to(x.dtype))
@@ -136,18 +160,37 @@ def choose_schedule(
     return min(counts, key=counts.get)
 
 
-def _moment_direct(x: Tensor, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+def _moment_direct(
+    x: Tensor,
+    theta: Tensor,
+    phi: Tensor,
+    of_theta: Tensor | None,
+    of_phi: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """Return the moment, (B, G, K), and x."""
-    a, b = _project(theta, x), _project(phi, x)  # (B, K, G, N)
+    a, b = _project(theta, x, of_theta), _project(phi, x, of_phi)  # (B, K, G, N)
     accumulate = accumulate_dtype(x)
     return (a.to(accumulate) * b.to(accumulate)).mean(dim=3).transpose(1, 2), x
 
 
-def _moment_gram(x: Tensor, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+def _moment_gram(
+    x: Tensor,
+    theta: Tensor,
+    phi: Tensor,
+    of_theta: Tensor | None,
+    of_phi: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """Return the moment, (B, G, K), and x."""
     groups = (x.shape[0], x.shape[2])
     accumulate = accumulate_dtype(x)
-    product, samples = gram(_as_samples(x))
+    biased = of_theta is not None or of_phi is not None
+    product, samples = gram(_as_samples(x), with_mean=biased)
+    if biased:
+        # Biases are a last column of each weight, and a row of ones below X.
+        theta, phi = (
+            with_bias(weight, bias, accumulate)
+            for weight, bias in ((theta, of_theta), (phi, of_phi))
+        )
     moment = ((theta.to(accumulate) @ product) * phi.to(accumulate)).sum(dim=2)
     return moment.unflatten(0, groups), samples.unflatten(0, groups).transpose(1, 2)
 
@@ -160,18 +203,24 @@ def _as_samples(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def _project(weight: Tensor, x: Tensor) -> Tensor:
-    """Apply (K, C) to every position of (B, C, G, N)."""
-    return (weight @ x.flatten(2)).unflatten(2, x.shape[2:])
+def _project(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply (K, C), and a bias, (K,), to every position of (B, C, G, N)."""
+    y = (weight @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 
 def _gate_and_project(
-    x: Tensor, moment: Tensor, out: Tensor, g: Tensor | None
+    x: Tensor,
+    moment: Tensor,
+    out: Tensor,
+    g: Tensor | None,
+    of_out: Tensor | None,
+    of_g: Tensor | None,
 ) -> Tensor:
     """Return out (moment * g x): (B, C, G, N), (B, G, K) -> (B, C, G, N)."""
-    value = x if g is None else _project(g, x)  # (B, K, G, N)
+    value = x if g is None else _project(g, x, of_g)  # (B, K, G, N)
     gated = moment.transpose(1, 2).unsqueeze(3) * value
-    return _project(out, gated.to(value.dtype))
+    return _project(out, gated.to(value.dtype), of_out)
 
 
 def _apply_folded(
@@ -179,11 +228,19 @@ def _apply_folded(
     moment: Tensor,
     out: Tensor,
     g: Tensor | None,
+    of_out: Tensor | None,
+    of_g: Tensor | None,
     residual: Tensor | None,
 ) -> Tensor:
     """Return residual x + (out diag(moment) g) x: (B, C, G, N), (B, G, K) -> as x."""
     folded = out.to(moment.dtype) * moment.flatten(0, 1).unsqueeze(1)  # (B G, C, K)
+    shift = None
+    if of_g is not None:
+        shift = folded @ of_g.to(folded.dtype)  # (B G, C)
+    if of_out is not None:
+        of_out = of_out.to(folded.dtype).expand(folded.shape[:2])
+        shift = of_out if shift is None else shift + of_out
     if g is not None:
         folded = folded @ g.to(folded.dtype)  # (B G, C, C)
-    y = apply_matrix(_as_samples(x), folded, residual)
+    y = apply_matrix(_as_samples(x), folded, residual, shift)
     return y.unflatten(0, moment.shape[:2]).transpose(1, 2)

@@ -6,14 +6,21 @@ papers' C'). Weights are matrices (rows x columns) of 1x1 convolutions.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 
 def poly_nl(
-    x: Tensor, theta: Tensor, phi: Tensor, out: Tensor, g: Tensor | None = None
+    x: Tensor,
+    theta: Tensor,
+    phi: Tensor,
+    out: Tensor,
+    g: Tensor | None = None,
+    *,
+    biases: Sequence[Tensor | None] = (None,) * 4,
+    moment_norm: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Poly-NL as published: gate every position by a global second-order moment.
 
@@ -27,13 +34,24 @@ def poly_nl(
         out (Tensor): Output projection W3, (C, K).
         g (Tensor, optional): Projection of the gated features, (K, C). None is the
             identity, the paper's form, and needs K = C.
+        biases (Sequence[Tensor | None]): Of theta, phi, out and g; the paper has none.
+        moment_norm (Callable, optional): What is made of the mean, (B, 1, K); the
+            paper takes it as it is.
 
     Returns:
         Tensor: ``out(mean_j(theta x_j * phi x_j) * g x_i)``, (B, C, N).
     """
-    moment = ((theta @ x) * (phi @ x)).mean(dim=2, keepdim=True)  # (B, K, 1)
-    value = x if g is None else g @ x  # (B, K, N)
-    return out @ (moment * value)
+    of_theta, of_phi, of_out, of_g = biases
+
+    def project(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        return weight @ x if bias is None else weight @ x + bias.unsqueeze(1)
+
+    product = project(theta, x, of_theta) * project(phi, x, of_phi)
+    moment = product.mean(dim=2, keepdim=True)  # (B, K, 1)
+    if moment_norm is not None:
+        moment = moment_norm(moment.mT).mT
+    value = x if g is None else project(g, x, of_g)  # (B, K, N)
+    return project(out, moment * value, of_out)
 
 
 def poly_nl_cubic(
@@ -182,16 +200,71 @@ def spectral(
     Returns:
         Tensor: ``sum_k weight_k T_k(A) g``, (B, C, N).
     """
-    affinity = spectral_affinity(theta, phi)
-    filtered = [g, g @ affinity]  # (B, V, N) each
+    return _chebyshev(spectral_affinity(theta, phi), g, weight, stable)
+
+
+def spectral_softmax(
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    weight: Tensor,
+    *,
+    stable: bool = False,
+    scale: bool = False,
+) -> Tensor:
+    """Chebyshev filter on the row softmax of the similarities, not symmetric.
+
+    With order 2 and ``stable`` it is gSNL as its authors' code of 2019 has it.
+
+    Args:
+        theta (Tensor): First projection, (B, K, N).
+        phi (Tensor): Second projection, (B, K, N).
+        g (Tensor): Signal to filter, (B, V, N).
+        weight (Tensor): An output projection for each order from 0, (orders, C, V).
+        stable (bool): Put A for A^2 in every term.
+        scale (bool): Divide the similarities by the root of K.
+
+    Returns:
+        Tensor: ``sum_k weight_k T_k(A) g``, (B, C, N).
+    """
+    similarity = theta.mT @ phi  # (B, N, N)
+    if scale:
+        similarity = similarity / theta.shape[1] ** 0.5
+    return _chebyshev(similarity.softmax(dim=2), g, weight, stable)
+
+
+def _chebyshev(affinity: Tensor, g: Tensor, weight: Tensor, stable: bool) -> Tensor:
+    filtered = [g, g @ affinity.mT]  # (B, V, N) each
     for k in range(2, len(weight)):
         if stable:
             # With A^2 = A, T_k = c I + (1 - c) A, where c is T_k at eigenvalue 0.
             c = math.cos(k * math.pi / 2)
             filtered.append(c * g + (1 - c) * filtered[1])
         else:
-            filtered.append(2 * filtered[-1] @ affinity - filtered[-2])
+            filtered.append(2 * filtered[-1] @ affinity.mT - filtered[-2])
     return sum(w @ signal for w, signal in zip(weight, filtered, strict=False))
+
+
+def disentangled(
+    theta: Tensor, phi: Tensor, g: Tensor, logits: Tensor, *, scale: bool = False
+) -> Tensor:
+    """Pairwise average of the values, plus one that is the same for every query.
+
+    Source: Yin et al., "Disentangled Non-Local Neural Networks", ECCV 2020, which
+    whitens queries and keys first.
+
+    Args:
+        theta (Tensor): Queries, (B, K, N).
+        phi (Tensor): Keys, (B, K, N).
+        g (Tensor): Values, (B, V, N).
+        logits (Tensor): One logit a position, (B, 1, N).
+        scale (bool): Divide the similarities by the root of K.
+
+    Returns:
+        Tensor: ``sum_j (softmax_j(theta_i . phi_j) + softmax_j(logits_j)) g_j``,
+        (B, V, N).
+    """
+    return gaussian(theta, phi, g, scale=scale) + global_context(logits, g)
 
 
 def double_attention(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
@@ -377,8 +450,8 @@ def criss_cross(
     """Attention of each position to those that differ from it along one axis at most.
 
     In 2d these are its row and its column, itself counted once. Source: Huang et al.,
-    "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019; that there may
-    be three axes is ours.
+    "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019, whose
+    code has it over three axes, too.
 
     Args:
         theta (Tensor): Queries, (B, K, N).

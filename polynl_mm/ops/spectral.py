@@ -1,10 +1,13 @@
-"""Chebyshev filters on the spectral non-local affinity, linear in N at any order.
+"""Chebyshev filters on a non-local affinity; the symmetric one's are linear in N.
 
 With t and p the rectified projections, divided by the root of the degree, the affinity
 is ``A = t^T p + p^T t``, of rank 2 K at most. A filtered signal is a multiple of g plus
 a part in the span of the rows of t and p, so that the whole recursion runs on matrices
 of the channels' size: higher orders cost nothing that grows with N. The derivation is
 ours; ``reference.spectral`` is the definition.
+
+An affinity that is a row softmax has no such factors: its filters, and the sum of two
+averages that is the disentangled block, cost what the non-local block costs.
 """
 
 import math
@@ -12,6 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+from polynl_mm.ops.factored import global_context
+from polynl_mm.ops.pairwise import gaussian
 from polynl_mm.ops.precision import (
     accumulate_dtype,
     cast,
@@ -52,6 +57,74 @@ def spectral(
         in_full = g.shape[2] <= 2 * theta.shape[1]
         apply_filter = _filter_in_full if in_full else _filter_by_factors
         return apply_filter(t, p, g, weight, stable).to(dtype)
+
+
+def spectral_softmax(
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    weight: Tensor,
+    *,
+    stable: bool = False,
+    scale: bool = False,
+) -> Tensor:
+    """Filter g by a Chebyshev polynomial of the affinity's row softmax A.
+
+    A is that of the embedded Gaussian. It has full rank, so that each order costs the
+    square of N in time, unless ``stable``; it is never stored.
+
+    Args:
+        theta (Tensor): First projection, (B, K, N).
+        phi (Tensor): Second projection, (B, K, N).
+        g (Tensor): Signal to filter, (B, V, N).
+        weight (Tensor): An output projection for each order from 0, (orders, C, V).
+        stable (bool): Put A for A^2 in every term, as gSNL does: T_2 is 2 A - I.
+        scale (bool): Divide the similarities by the root of K.
+
+    Returns:
+        Tensor: ``sum_k weight_k T_k(A) g``, (B, C, N).
+    """
+    dtype, wide = compute_dtype(theta, phi, g), accumulate_dtype(theta, phi, g)
+    theta, phi = cast(dtype, theta, phi)
+    g, weight = cast(wide, g, weight)
+    with without_autocast(g):
+        filtered = [g]
+        for order in range(1, len(weight)):
+            if stable and order > 1:
+                c = _multiple_of_signal(order)
+                filtered.append(c * g + (1 - c) * filtered[1])
+                continue
+            average = gaussian(theta, phi, filtered[-1].to(dtype), scale=scale).to(wide)
+            filtered.append(average if order == 1 else 2 * average - filtered[-2])
+        y = sum(w @ signal for w, signal in zip(weight, filtered, strict=True))
+        return y.to(dtype)
+
+
+def disentangled(
+    theta: Tensor, phi: Tensor, g: Tensor, logits: Tensor, *, scale: bool = False
+) -> Tensor:
+    """Sum a pairwise average of g and one that is the same for every position.
+
+    Source: Yin et al., "Disentangled Non-Local Neural Networks", ECCV 2020.
+
+    Args:
+        theta (Tensor): Queries, (B, K, N).
+        phi (Tensor): Keys, (B, K, N).
+        g (Tensor): Values, (B, V, N).
+        logits (Tensor): One logit a position, (B, 1, N).
+        scale (bool): Divide the similarities by the root of K.
+
+    Returns:
+        Tensor: ``sum_j (softmax_j(theta_i . phi_j) + softmax_j(logits_j)) g_j``,
+        (B, V, N).
+    """
+    return gaussian(theta, phi, g, scale=scale) + global_context(logits, g)
+
+
+def whiten(x: Tensor) -> Tensor:
+    """Subtract from every position the mean over positions: (B, K, N) -> same shape."""
+    mean = x.mean(dim=2, keepdim=True, dtype=accumulate_dtype(x))
+    return (x - mean).to(x.dtype)
 
 
 def _normalised_factors(theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:

@@ -211,3 +211,31 @@ def check_whole(owner: object, name: str, value: int, low: int, high: int) -> No
             f"{type(owner).__name__}: {name} is a whole number from {low} to {high}, "
             f"not {value!r}."
         )
+
+
+# Wider than any network's features; a width beyond it is a slip.
+_WIDEST = 2**16
+
+
+def inner_width(
+    owner: Plugin, reduction: int, width: int | None, name: str = "inner_channels"
+) -> int:
+    """Return the width of inner projections, given in one of two ways.
+
+    Args:
+        owner (Plugin): The plugin.
+        reduction (int): The width is ``in_channels // reduction``, from 1 to C.
+        width (int, optional): The width itself, which overrides ``reduction``.
+        name (str): The argument that ``width`` is, for the message.
+
+    Returns:
+        int: The width, at least 1.
+
+    Raises:
+        ValueError: If what is given is no whole number of its range.
+    """
+    check_whole(owner, "reduction", reduction, 1, owner.in_channels)
+    if width is None:
+        return owner.in_channels // reduction
+    check_whole(owner, name, width, 1, _WIDEST)
+    return width

@@ -15,8 +15,10 @@ from polynl_mm.ops.precision import without_autocast
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
+    build_norm,
     check_whole,
     groups_as_samples,
+    inner_width,
     samples_as_groups,
 )
 from polynl_mm.plugins.residual import CONVOLUTIONS
@@ -39,12 +41,15 @@ class _CompactGeneralizedNL(Plugin):
         scale: bool = False,
         axes: Axes = "spacetime",
         zero_init: bool = True,
+        inner_channels: int | None = None,
+        norm_groups: int | None = None,
+        norm_cfg: dict | None = None,
     ) -> None:
         super().__init__(in_channels, axes=axes)
         name = type(self).__name__
-        check_whole(self, "reduction", reduction, 1, in_channels)
-        inner = in_channels // reduction
-        if groups < 1 or inner % groups or in_channels % groups:
+        inner = inner_width(self, reduction, inner_channels)
+        check_whole(self, "groups", groups, 1, in_channels)
+        if inner % groups or in_channels % groups:
             raise ValueError(
                 f"{name}: groups={groups} does not divide in_channels={in_channels} "
                 f"and the inner {inner} channels into equal parts."
@@ -52,6 +57,18 @@ class _CompactGeneralizedNL(Plugin):
         if kernel not in KERNELS:
             raise ValueError(f"{name}: kernel is one of {KERNELS}, not {kernel!r}.")
         check_whole(self, "order", order, 1, 10)
+        if norm_cfg and norm_groups is not None:
+            raise ValueError(
+                f"{name}: norm_groups={norm_groups} is the number of groups of the "
+                "default GroupNorm; with norm_cfg, give it there as num_groups."
+            )
+        norm_groups = groups if norm_groups is None else norm_groups
+        check_whole(self, "norm_groups", norm_groups, 1, in_channels)
+        if in_channels % norm_groups:
+            raise ValueError(
+                f"{name}: norm_groups={norm_groups} does not divide in_channels="
+                f"{in_channels} into equal parts."
+            )
         self.groups = groups
         self.kernel = kernel
         self.order = order
@@ -63,7 +80,8 @@ class _CompactGeneralizedNL(Plugin):
         self.phi = conv(in_channels, inner, 1, bias=False)
         self.g = conv(in_channels, inner, 1, bias=False)
         self.out = conv(inner, in_channels, 1, groups=groups, bias=False)
-        self.norm = nn.GroupNorm(groups, in_channels)
+        norm_cfg = norm_cfg or dict(type="GN", num_groups=norm_groups)
+        self.norm = build_norm(self, norm_cfg, in_channels)[1]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,7 +92,7 @@ class _CompactGeneralizedNL(Plugin):
             nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x + GN(out(context))``.
+        """Return ``x + norm(out(context))``.
 
         Args:
             x (Tensor): Features, (B, C, *positions).
@@ -113,14 +131,20 @@ class CompactGeneralizedNL3d(_CompactGeneralizedNL):
         in_channels (int): C, the channels of the features.
         reduction (int): The projections have ``C // reduction`` channels.
         groups (int): Groups of channels that correlate among themselves, and of the
-            grouped convolution and the group norm after them; divides both widths.
+            grouped convolution after them; divides both widths.
         kernel (str): ``'dot'``, or ``'rbf'`` in its Taylor form.
         order (int): The Taylor form's highest power, 1 to 10.
         gamma (float): The RBF kernel's width.
         scale (bool): Divide by the root of the number of elements of a group.
         axes (str): ``'spacetime'``, ``'space'`` (each frame alone) or ``'time'``
             (each pixel alone).
-        zero_init (bool): Start as the identity, the group norm's weight at zero.
+        zero_init (bool): Start as the identity, the norm's weight at zero.
+        inner_channels (int, optional): The width of the projections; overrides
+            ``reduction``.
+        norm_groups (int, optional): The groups of the GroupNorm, by default ``groups``
+            as published, which divides out the scale that ``'dot'`` gives its group.
+        norm_cfg (dict, optional): Another normalisation in its place, in mmcv's
+            notation.
 
     Raises:
         ValueError: If an argument is out of its range.

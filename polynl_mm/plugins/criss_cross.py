@@ -81,7 +81,8 @@ class CrissCross3d(_CrissCross):
     """Recurrent criss-cross attention (RCCA) for video, (B, C, T, H, W).
 
     Source: Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation",
-    ICCV 2019; the third axis is ours.
+    ICCV 2019; over three axes also Cao et al., "Efficient spatiotemporal context
+    modeling for action recognition" (RCCA-3D), Neurocomputing 2023.
 
     Args:
         in_channels (int): C, the channels of the features.

@@ -13,10 +13,10 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
-from polynl_mm.plugins.residual import ResidualPlugin
+from polynl_mm.plugins.residual import KeyValuePlugin
 
 
-class _DoubleAttention(ResidualPlugin):
+class _DoubleAttention(KeyValuePlugin):
     _abbr_ = "double_attention"
 
     def __init__(
@@ -27,6 +27,8 @@ class _DoubleAttention(ResidualPlugin):
         axes: Axes = "spacetime",
         norm_cfg: dict | None = None,
         zero_init: bool = True,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -34,11 +36,9 @@ class _DoubleAttention(ResidualPlugin):
             axes=axes,
             norm_cfg=norm_cfg,
             zero_init=zero_init,
+            key_channels=key_channels,
+            value_channels=value_channels,
         )
-        inner = self.inner_channels
-        self.theta = self.projection(in_channels, inner)
-        self.phi = self.projection(in_channels, inner)
-        self.g = self.projection(in_channels, inner)
         self.reset_parameters()
 
     def context(self, x: Tensor) -> Tensor:
@@ -63,6 +63,10 @@ class DoubleAttention3d(_DoubleAttention):
             (each pixel alone).
         norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
         zero_init (bool): Start as the identity.
+        key_channels (int, optional): The number of maps, c_n; overrides ``reduction``
+            for them.
+        value_channels (int, optional): The width of the features gathered, c_m;
+            overrides ``reduction`` for them.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -14,10 +14,10 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
-from polynl_mm.plugins.residual import ResidualPlugin
+from polynl_mm.plugins.residual import KeyValuePlugin
 
 
-class _EfficientAttention(ResidualPlugin):
+class _EfficientAttention(KeyValuePlugin):
     _abbr_ = "efficient_attention"
 
     def __init__(
@@ -29,6 +29,8 @@ class _EfficientAttention(ResidualPlugin):
         axes: Axes = "spacetime",
         norm_cfg: dict | None = None,
         zero_init: bool = True,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -36,19 +38,19 @@ class _EfficientAttention(ResidualPlugin):
             axes=axes,
             norm_cfg=norm_cfg,
             zero_init=zero_init,
+            key_channels=key_channels,
+            value_channels=value_channels,
         )
-        inner = self.inner_channels
-        check_whole(self, "heads", heads, 1, inner)
-        if inner % heads:
-            raise ValueError(
-                f"{type(self).__name__}: heads={heads} does not divide the "
-                f"{inner} inner channels (in_channels={in_channels} // "
-                f"reduction={reduction}) into equal parts."
-            )
+        check_whole(self, "heads", heads, 1, self.key_channels)
+        for width in (self.key_channels, self.inner_channels):
+            if width % heads:
+                raise ValueError(
+                    f"{type(self).__name__}: heads={heads} does not divide the "
+                    f"{width} inner channels (in_channels={in_channels} // "
+                    f"reduction={reduction}, key_channels={key_channels}, "
+                    f"value_channels={value_channels}) into equal parts."
+                )
         self.heads = heads
-        self.theta = self.projection(in_channels, inner)
-        self.phi = self.projection(in_channels, inner)
-        self.g = self.projection(in_channels, inner)
         self.reset_parameters()
 
     def context(self, x: Tensor) -> Tensor:
@@ -74,6 +76,10 @@ class EfficientAttention3d(_EfficientAttention):
             (each pixel alone).
         norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
         zero_init (bool): Start as the identity.
+        key_channels (int, optional): The width of queries and keys; overrides
+            ``reduction`` for them.
+        value_channels (int, optional): The width of values; overrides ``reduction``
+            for them.
 
     Raises:
         ValueError: If an argument is out of its range.

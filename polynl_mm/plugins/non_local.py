@@ -7,6 +7,7 @@ those of mmcv's modules; the schedule is ours.
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import mmcv.cnn
 import torch
@@ -21,9 +22,16 @@ from polynl_mm.plugins.base import (
     Axes,
     Plugin,
     build_norm,
+    check_whole,
     group_shape,
     groups_as_samples,
     samples_as_groups,
+)
+from polynl_mm.plugins.key_positions import (
+    by_temporal_groups,
+    check_sizes,
+    check_temporal_groups,
+    pool_sizes,
 )
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
@@ -35,7 +43,6 @@ class _NonLocalBlock(Plugin):
     # torch's, and mmcv's, which is the same for features that are not empty.
     _convs: tuple[type[nn.Module], ...]
     _pool: type[nn.Module]
-    _pool_size: tuple[int, ...]
 
     def __init__(
         self,
@@ -52,6 +59,11 @@ class _NonLocalBlock(Plugin):
         zero_init: bool | None = None,
         std: float = 0.01,
         pool_first: bool = False,
+        pool_size: int | Sequence[int] | None = None,
+        temporal_groups: int = 1,
+        bias: bool = True,
+        inner_channels: int | None = None,
+        norm_weight: float | None = None,
     ) -> None:
         super().__init__(in_channels, axes=axes)
         name = type(self).__name__
@@ -61,15 +73,27 @@ class _NonLocalBlock(Plugin):
             raise ValueError(
                 f"{name}: reduction is a whole number from 1, not {reduction!r}."
             )
-        if sub_sample and axes == "time":
-            raise ValueError(
-                f"{name}: sub_sample=True pools over space, which axes='time' does "
-                "not look at; set sub_sample=False."
-            )
         if pool_first and not sub_sample:
             raise ValueError(
                 f"{name}: pool_first=True says when sub_sample=True pools; set it, too."
             )
+        if pool_size is not None and not sub_sample:
+            raise ValueError(
+                f"{name}: pool_size={pool_size} says how sub_sample=True pools; set "
+                "it, too."
+            )
+        check_temporal_groups(self, temporal_groups)
+        number = isinstance(norm_weight, int | float) and norm_weight > 0
+        if norm_weight is not None and not (norm_cfg and number):
+            raise ValueError(
+                f"{name}: norm_weight is where the weight of norm_cfg's layer starts, "
+                f"above 0, not {norm_weight!r} with norm_cfg={norm_cfg}."
+            )
+        if inner_channels is not None:
+            check_whole(self, "inner_channels", inner_channels, 1, 2**16)
+        self.pool_size = pool_sizes(self, pool_size) if sub_sample else None
+        self.temporal_groups = temporal_groups
+        self.norm_weight = norm_weight
         self.sub_sample = sub_sample
         self.pool_first = pool_first
         self.reduction = reduction
@@ -77,23 +101,24 @@ class _NonLocalBlock(Plugin):
         self.mode = mode
         self.zeros_init = zeros_init if zero_init is None else zero_init
         self.std = std
-        self.inter_channels = inner = max(in_channels // reduction, 1)
+        inner = inner_channels or max(in_channels // reduction, 1)
+        self.inter_channels = inner
         conv_cfg = conv_cfg or dict(type=f"Conv{self.dims}d")
 
         def projection() -> nn.Sequential:
-            return _named_conv(in_channels, inner, conv_cfg)
+            return _named_conv(in_channels, inner, conv_cfg, bias)
 
         if pool_first:
-            self.pool = self._pool(self._pool_size)
+            self.pool = self._pool(self.pool_size)
         self.g = self._sub_sampled(projection())
-        self.conv_out = _named_conv(inner, in_channels, conv_cfg, bias=not norm_cfg)
+        self.conv_out = _named_conv(inner, in_channels, conv_cfg, bias and not norm_cfg)
         if norm_cfg:
             self.conv_out.add_module(*build_norm(self, norm_cfg, in_channels))
         if mode != "gaussian":
             self.theta = projection()
             self.phi = self._sub_sampled(projection())
         elif sub_sample and not pool_first:
-            self.phi = self._pool(self._pool_size)
+            self.phi = self._pool(self.pool_size)
         if mode == "concatenation":
             self.concat_project = nn.Sequential(
                 OrderedDict(conv=nn.Conv2d(2 * inner, 1, 1, bias=False))
@@ -103,7 +128,7 @@ class _NonLocalBlock(Plugin):
     def _sub_sampled(self, layer: nn.Sequential) -> nn.Sequential:
         if not self.sub_sample or self.pool_first:
             return layer
-        return nn.Sequential(layer, self._pool(self._pool_size))
+        return nn.Sequential(layer, self._pool(self.pool_size))
 
     def reset_parameters(self) -> None:
         """Set the weights as at construction: the identity where ``zeros_init``."""
@@ -114,8 +139,12 @@ class _NonLocalBlock(Plugin):
             for layer in getattr(self, name, nn.Identity()).modules():
                 if hasattr(layer, "weight"):
                     nn.init.normal_(layer.weight, std=self.std)
-                    nn.init.zeros_(layer.bias)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
         last = self.conv_out[-1]  # the norm where there is one
+        if self.norm_weight is not None:
+            nn.init.constant_(last.weight, self.norm_weight)
+            last = self.conv_out.conv
         if self.zeros_init:
             nn.init.zeros_(last.weight)
         else:
@@ -136,6 +165,10 @@ class _NonLocalBlock(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
+        check_sizes(self, x, self.pool_size, self.temporal_groups)
+        return by_temporal_groups(self._forward, x, self.temporal_groups)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if self._folds(x):
             return self._fold(x)
         query = x if self.mode == "gaussian" else self.theta(x)
@@ -184,7 +217,7 @@ class _NonLocalBlock(Plugin):
         """Return what ``print(model)`` shows beside the layers."""
         return (
             f"{self.in_channels}, mode={self.mode!r}, sub_sample={self.sub_sample}, "
-            f"axes={self.axes!r}"
+            f"axes={self.axes!r}, temporal_groups={self.temporal_groups}"
         )
 
 
@@ -226,6 +259,17 @@ class NonLocalBlock3d(_NonLocalBlock):
         pool_first (bool): With ``sub_sample``, pool before projecting to ``phi`` and
             ``g``, as PySlowFast and the non-local authors' code do, at a quarter of
             the cost; mmcv, and the default, pool after, which is not the same.
+        pool_size (int | Sequence[int], optional): With ``sub_sample``, the size and
+            stride of the pooling: a number for space, or one for each of (T, H, W); by
+            default 2 in space, as mmcv's.
+        temporal_groups (int): Equal groups of frames, each a clip of its own, as
+            PySlowFast's GROUP: for ``'spacetime'`` and ``'time'``, in 3d only.
+        bias (bool): Give theta, phi, g and, where no norm follows, conv_out a bias.
+        inner_channels (int, optional): The width of the projections, which may be above
+            C; overrides ``reduction``.
+        norm_weight (float, optional): Where the weight of the normalisation starts, as
+            a rule 1; the identity is then by a conv_out that starts at zero. By default
+            it starts at zero itself, or as mmcv's without ``zeros_init``.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -234,7 +278,6 @@ class NonLocalBlock3d(_NonLocalBlock):
     dims = 3
     _convs = (nn.Conv3d, mmcv.cnn.Conv3d)
     _pool = nn.MaxPool3d
-    _pool_size = (1, 2, 2)
 
 
 @MODELS.register_module()
@@ -248,4 +291,3 @@ class NonLocalBlock2d(_NonLocalBlock):
     dims = 2
     _convs = (nn.Conv2d, mmcv.cnn.Conv2d)
     _pool = nn.MaxPool2d
-    _pool_size = (2, 2)

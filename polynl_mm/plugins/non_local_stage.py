@@ -37,7 +37,9 @@ class _NonLocalStage(StackedUnits):
         )
         self.use_scale = use_scale
 
-    def unit(self, theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tensor:
+    def unit(
+        self, theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor, logits: None
+    ) -> Tensor:
         """Return ``weight (g - A g)``."""
         y = non_local_stage(theta, phi, g, scale=self.use_scale)
         return weight[0] @ y

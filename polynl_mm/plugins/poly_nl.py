@@ -3,19 +3,25 @@
 Babiloni, Marras, Kokkinos, Deng, Chrysos, Zafeiriou: "Poly-NL: Linear Complexity
 Non-local Layers with 3rd Order Polynomials", ICCV 2021,
 https://arxiv.org/abs/2107.02859. The form is that of DESIGN: the kernel is the mean
-over positions, as two later papers describe it.
+over positions, as two later papers describe it. The heads are those of Poly-SA, from
+the same authors' "Linear Complexity Self-Attention with 3rd Order Polynomials", TPAMI
+2023, known here by a third party's code: its weights p1 and p2, learned for each of a
+fixed number of positions, are 1 and 1/N here.
 """
 
 import torch
 import torch.nn as nn
 from mmengine.registry import MODELS
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from polynl_mm.ops.poly import SCHEDULES, Schedule, poly_nl
+from polynl_mm.ops.precision import cast
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
     build_norm,
+    check_whole,
     join_groups,
     split_groups,
 )
@@ -34,6 +40,9 @@ class _PolyNL(Plugin):
         norm_cfg: dict | None = None,
         zero_init: bool = True,
         schedule: Schedule = "auto",
+        bias: bool = False,
+        with_g: bool | None = None,
+        heads: int | None = None,
     ) -> None:
         super().__init__(in_channels, axes=axes)
         name = type(self).__name__
@@ -50,16 +59,35 @@ class _PolyNL(Plugin):
         self.zero_init = zero_init
         self.schedule = schedule
         inner = in_channels // reduction
-        self.theta = self._conv(in_channels, inner, 1, bias=False)
-        self.phi = self._conv(in_channels, inner, 1, bias=False)
-        self.g = (
-            self._conv(in_channels, inner, 1, bias=False) if reduction > 1 else None
-        )
-        self.out = self._conv(inner, in_channels, 1, bias=False)
+        if with_g is False and inner != in_channels:
+            raise ValueError(
+                f"{name}: with_g=False gates the {in_channels} channels themselves, "
+                f"but reduction={reduction} leaves {inner}; set reduction=1."
+            )
+        with_g = reduction > 1 if with_g is None else with_g
+        self.heads = heads
+        self.theta = self._conv(in_channels, inner, 1, bias=bias)
+        self.phi = self._conv(in_channels, inner, 1, bias=bias)
+        self.g = self._conv(in_channels, inner, 1, bias=bias) if with_g else None
+        self.out = self._conv(inner, in_channels, 1, bias=bias and not norm_cfg)
+        self.moment_norm = self._build_moment_norm(inner)
         self.norm = build_norm(self, norm_cfg, in_channels)[1] if norm_cfg else None
         self.alpha = nn.Parameter(torch.empty(1))
         self.beta = nn.Parameter(torch.empty(1))
         self.reset_parameters()
+
+    def _build_moment_norm(self, inner: int) -> nn.LayerNorm | None:
+        if self.heads is None:
+            return None
+        name = type(self).__name__
+        check_whole(self, "heads", self.heads, 1, inner)
+        # Of a single channel a LayerNorm leaves nothing but its bias.
+        if inner % self.heads or inner == self.heads:
+            raise ValueError(
+                f"{name}: heads={self.heads} does not divide the {inner} inner "
+                "channels into equal parts of two or more."
+            )
+        return nn.LayerNorm(inner // self.heads)
 
     def reset_parameters(self) -> None:
         """Set the weights as at construction: the identity where ``zero_init``."""
@@ -82,21 +110,39 @@ class _PolyNL(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
+        # Without a norm, alpha scales the C x K weight and not C x N features.
+        alpha = 1.0 if self.norm else self.alpha
+        *biases, of_out, of_g = self.biases
         y = poly_nl(
             split_groups(x, self.axes),  # (B, C, G, N)
             self.theta.weight.flatten(1),
             self.phi.weight.flatten(1),
-            # Without a norm, alpha scales the C x K weight and not C x N features.
-            self.out.weight.flatten(1) * (1.0 if self.norm else self.alpha),
+            self.out.weight.flatten(1) * alpha,
             None if self.g is None else self.g.weight.flatten(1),
             residual=None if self.norm else self.beta,
             schedule=self.schedule,
+            biases=(*biases, None if of_out is None else of_out * alpha, of_g),
+            moment_norm=self.moment_norm and self.normalise_heads,
         )
         y = join_groups(y, self.axes, x.shape[2:])
         if self.norm is None:
             return y
         y = self.alpha * self.norm(y)
         return torch.addcmul(y.to(x.dtype), x, self.beta.to(x.dtype))
+
+    @property
+    def biases(self) -> tuple[Tensor | None, ...]:
+        """Biases of theta, phi, out and g, None where there is none."""
+        layers = (self.theta, self.phi, self.out, self.g)
+        return tuple(None if layer is None else layer.bias for layer in layers)
+
+    def normalise_heads(self, moment: Tensor) -> Tensor:
+        """Normalise the moment within each head: (..., K) -> same shape."""
+        norm = self.moment_norm
+        weight, bias = cast(moment.dtype, norm.weight, norm.bias)
+        parts = moment.unflatten(-1, (self.heads, -1))
+        parts = layer_norm(parts, norm.normalized_shape, weight, bias, norm.eps)
+        return parts.flatten(-2)
 
     def extra_repr(self) -> str:
         """Return what ``print(model)`` shows beside the layers."""
@@ -124,6 +170,12 @@ class PolyNL3d(_PolyNL):
         zero_init (bool): Start as the identity (``alpha`` at 0) or not (1).
         schedule (str): ``'direct'``, ``'gram'`` or ``'auto'``, the cheaper one by
             :func:`polynl_mm.ops.poly.count_operations`. The result is the same.
+        bias (bool): Give theta, phi, g and, where no norm follows, out a bias.
+        with_g (bool, optional): Project the gated features, by default where
+            ``reduction`` is above 1. True at ``reduction=1`` is a ``g`` of full width.
+        heads (int, optional): Normalise the moment (LayerNorm, one for all heads)
+            within each of so many equal parts of the inner channels, as Poly-SA does.
+            Without that, heads are no option: each channel is gated by its own moment.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -3,10 +3,15 @@
 After "Pyramid Non-local" (PNL), Neurocomputing 2021, of which only the abstract could
 be read: "incorporating regional correlations at multiple scales through a pyramid
 structured module". The grids, one softmax a grid, and the mean over the grids are ours.
+
+Options make it the Asymmetric Pyramid Non-local Block (APNB) of Zhu, Xu, Bai, Huang,
+Bai: "Asymmetric Non-local Neural Networks for Semantic Segmentation", ICCV 2019,
+https://arxiv.org/abs/1908.07678.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn as nn
 from mmengine.registry import MODELS
 from torch import Tensor
@@ -14,6 +19,7 @@ from torch import Tensor
 from polynl_mm.ops.pyramid import pool_regions, pyramid_non_local
 from polynl_mm.plugins.base import (
     Axes,
+    build_norm,
     group_shape,
     groups_as_samples,
     samples_as_groups,
@@ -41,6 +47,9 @@ class _PyramidNL(ResidualPlugin):
         axes: Axes = "spacetime",
         norm_cfg: dict | None = None,
         zero_init: bool = True,
+        joint_softmax: bool = False,
+        share_key_query: bool = False,
+        key_query_norm_cfg: dict | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -58,24 +67,49 @@ class _PyramidNL(ResidualPlugin):
                 f"of regions from 1 for each of {crossing} axes (axes={axes!r}), such "
                 f"as {GRIDS[crossing]}, not {grids}."
             )
+        if key_query_norm_cfg and not share_key_query:
+            raise ValueError(
+                f"{type(self).__name__}: key_query_norm_cfg normalises what queries "
+                "and keys share; set share_key_query=True, too."
+            )
         self.grids = grids
         self.use_scale = use_scale
+        self.joint_softmax = joint_softmax
         self.theta = self.projection(in_channels, inner)
-        self.phi = nn.Conv1d(in_channels, inner, 1)
+        self.theta_norm = None
+        if key_query_norm_cfg:
+            self.theta_norm = build_norm(self, key_query_norm_cfg, inner)[1]
+        self.phi = None if share_key_query else nn.Conv1d(in_channels, inner, 1)
         self.g = nn.Conv1d(in_channels, inner, 1)
         self.reset_parameters()
 
-    def context(self, x: Tensor) -> Tensor:
-        """Return the mean over the grids of the attention to their regions."""
+    def context(self, x: Tensor, pool: Callable = pool_regions) -> Tensor:
+        """Return the attention to the regions of the grids.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+            pool (Callable): What averages over regions, called as
+                :func:`polynl_mm.ops.pyramid.pool_regions` is.
+
+        Returns:
+            Tensor: (B, inner_channels, *positions).
+        """
         shape = group_shape(tuple(x.shape[2:]), self.axes)
-        regions = pool_regions(groups_as_samples(x, self.axes), shape, self.grids)
-        y = pyramid_non_local(
-            groups_as_samples(self.theta(x), self.axes),
-            # Averages commute with 1x1 projections: S regions are projected, not N.
-            [self.phi(region) for region in regions],
-            [self.g(region) for region in regions],
-            scale=self.use_scale,
-        )
+        regions = pool(groups_as_samples(x, self.axes), shape, self.grids)
+        query = self.theta(x)
+        if self.theta_norm is not None:
+            query = self.theta_norm(query).relu()
+        query = groups_as_samples(query, self.axes)
+        # Averages commute with 1x1 projections: S regions are projected, not N. They
+        # do not commute with a norm and a ReLU, behind which the keys are pooled.
+        if self.phi is None:
+            keys = pool(query, shape, self.grids)
+        else:
+            keys = [self.phi(region) for region in regions]
+        values = [self.g(region) for region in regions]
+        if self.joint_softmax:
+            keys, values = ([torch.cat(t, dim=2)] for t in (keys, values))
+        y = pyramid_non_local(query, keys, values, scale=self.use_scale)
         return samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
 
 
@@ -96,6 +130,12 @@ class PyramidNL3d(_PyramidNL):
             (each pixel alone).
         norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
         zero_init (bool): Start as the identity.
+        joint_softmax (bool): Take one softmax over the regions of all grids, as APNB
+            does, not the mean of one softmax for each.
+        share_key_query (bool): Let queries and keys share ``theta``; there is no
+            ``phi``.
+        key_query_norm_cfg (dict, optional): A normalisation, in mmcv's notation, and a
+            ReLU after the shared projection, before its regions are averaged.
 
     Raises:
         ValueError: If an argument is out of its range.

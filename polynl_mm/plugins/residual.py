@@ -3,7 +3,7 @@
 import torch.nn as nn
 from torch import Tensor
 
-from polynl_mm.plugins.base import Axes, Plugin, build_norm, check_whole
+from polynl_mm.plugins.base import Axes, Plugin, build_norm, inner_width
 
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -19,7 +19,12 @@ class ResidualPlugin(Plugin):
         axes (str): As in :class:`Plugin`.
         norm_cfg (dict, optional): A normalisation after ``out``, in mmcv's notation.
         zero_init (bool): Start as the identity.
+        inner_channels (int, optional): The width of the context; overrides
+            ``reduction``.
     """
+
+    # What a subclass calls inner_channels.
+    width_argument = "inner_channels"
 
     def __init__(
         self,
@@ -29,10 +34,12 @@ class ResidualPlugin(Plugin):
         axes: Axes,
         norm_cfg: dict | None,
         zero_init: bool,
+        inner_channels: int | None = None,
     ) -> None:
         super().__init__(in_channels, axes=axes)
-        check_whole(self, "reduction", reduction, 1, in_channels)
-        self.inner_channels = in_channels // reduction
+        self.inner_channels = inner_width(
+            self, reduction, inner_channels, self.width_argument
+        )
         self.zero_init = zero_init
         self.out = self.projection(self.inner_channels, in_channels, bias=not norm_cfg)
         self.norm = build_norm(self, norm_cfg, in_channels)[1] if norm_cfg else None
@@ -81,3 +88,35 @@ class ResidualPlugin(Plugin):
         if self.norm is not None:
             y = self.norm(y)
         return x + y.to(x.dtype)
+
+
+class KeyValuePlugin(ResidualPlugin):
+    """A residual plugin of queries and keys of one width, and values of another.
+
+    Args:
+        in_channels (int): C, at least 1.
+        reduction (int): Either width is ``C // reduction`` where it is not given.
+        key_channels (int, optional): The width of ``theta`` and ``phi``.
+        value_channels (int, optional): The width of ``g`` and of the context.
+        **options: As in :class:`ResidualPlugin`.
+    """
+
+    width_argument = "value_channels"
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        reduction: int,
+        key_channels: int | None,
+        value_channels: int | None,
+        **options,
+    ) -> None:
+        super().__init__(
+            in_channels, reduction=reduction, inner_channels=value_channels, **options
+        )
+        width = inner_width(self, reduction, key_channels, "key_channels")
+        self.key_channels = width
+        self.theta = self.projection(in_channels, width)
+        self.phi = self.projection(in_channels, width)
+        self.g = self.projection(in_channels, self.inner_channels)

@@ -34,6 +34,8 @@ class StackedUnits(Plugin):
         norm_cfg (dict, optional): The normalisation after each unit; default a
             BatchNorm of the plugin's dimension.
         zero_init (bool): Start as the identity.
+        relu (bool): Rectify what each unit adds.
+        masked (bool): Give each unit a ``mask``, one logit a position.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class StackedUnits(Plugin):
         axes: Axes,
         norm_cfg: dict | None,
         zero_init: bool,
+        relu: bool = True,
+        masked: bool = False,
     ) -> None:
         super().__init__(in_channels, axes=axes)
         check_whole(self, "reduction", reduction, 1, in_channels)
         check_whole(self, "num_units", num_units, 1, 64)
         self.num_units = num_units
         self.zero_init = zero_init
+        self.relu = relu
         conv, inner = CONVOLUTIONS[self.dims], in_channels // reduction
         norm_cfg = norm_cfg or dict(type=f"BN{self.dims}d")
 
@@ -67,6 +72,9 @@ class StackedUnits(Plugin):
             )
         )
         self.norm = repeat(lambda: build_norm(self, norm_cfg, in_channels)[1])
+        self.mask = (
+            repeat(lambda: conv(in_channels, 1, 1, bias=False)) if masked else None
+        )
         self.alpha = nn.Parameter(torch.empty(num_units))
         self.reset_parameters()
 
@@ -77,7 +85,14 @@ class StackedUnits(Plugin):
                 layer.reset_parameters()
         nn.init.constant_(self.alpha, 0.0 if self.zero_init else 1.0)
 
-    def unit(self, theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tensor:
+    def unit(
+        self,
+        theta: Tensor,
+        phi: Tensor,
+        g: Tensor,
+        weight: Tensor,
+        logits: Tensor | None,
+    ) -> Tensor:
         """Return what a unit adds, before its norm.
 
         Args:
@@ -85,6 +100,7 @@ class StackedUnits(Plugin):
             phi (Tensor): (B, K, N).
             g (Tensor): The unit's signal, (B, K, N).
             weight (Tensor): The unit's output projections, (terms, C, K).
+            logits (Tensor, optional): The unit's mask, (B, 1, N), where it has one.
 
         Returns:
             Tensor: (B, C, N).
@@ -108,10 +124,14 @@ class StackedUnits(Plugin):
             groups_as_samples(projection(x), self.axes)
             for projection in (self.theta, self.phi)
         )
-        units = zip(self.g, self.out, self.norm, self.alpha, strict=True)
-        for g, out, norm, alpha in units:
+        masks = self.mask or [None] * self.num_units
+        units = zip(self.g, self.out, self.norm, self.alpha, masks, strict=True)
+        for g, out, norm, alpha, mask in units:
             weight = torch.stack([term.weight.flatten(1) for term in out])
-            y = self.unit(theta, phi, groups_as_samples(g(x), self.axes), weight)
-            y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
-            x = torch.addcmul(x, alpha.to(x.dtype), norm(y).relu().to(x.dtype))
+            logits = None if mask is None else groups_as_samples(mask(x), self.axes)
+            signal = groups_as_samples(g(x), self.axes)
+            y = self.unit(theta, phi, signal, weight, logits)
+            y = norm(samples_as_groups(y, self.axes, x.shape[0], x.shape[2:]))
+            y = y.relu() if self.relu else y
+            x = torch.addcmul(x, alpha.to(x.dtype), y.to(x.dtype))
         return x

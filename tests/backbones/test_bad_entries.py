@@ -12,6 +12,10 @@ BAD_ENTRIES = [
         dict(cfg=dict(type="PolyNL3d", reducton=2)),
         "PolyNL3d takes no argument 'reducton'; did you mean 'reduction'",
     ),
+    (
+        dict(cfg=dict(type="NonLocalStage3d", relu=False)),  # its base class has it
+        "NonLocalStage3d takes no argument 'relu'",
+    ),
     (dict(stages=(True, True, True)), "has 3 values, but the backbone has 4 stages"),
     (dict(stages=(1, 1, 0, 0)), "stages is one True or False for each of the 4"),
     (dict(blocks=((), (4,), (), ())), "layer2 has 4 blocks, 0 to 3.* no block 4"),

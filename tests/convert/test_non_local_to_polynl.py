@@ -193,3 +193,18 @@ def test_unfit_sources_and_targets(trained):
     target = build_recognizer(Config(dict(model=model)), "wide")
     with pytest.raises(UserError, match="another backbone"):
         convert(trained, target)
+
+
+def test_biases_have_a_place_in_a_poly_nl_that_has_them():
+    torch.manual_seed(0)
+    block = NonLocalBlock3d(2, mode="dot_product", zero_init=False)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    model, poly = torch.nn.Module(), PolyNL3d(2, reduction=2, bias=True)
+    model.host = torch.nn.Module()
+    model.host.poly_nl = poly
+    source = {f"host.non_local_block.{k}": v for k, v in block.state_dict().items()}
+    done = convert(source, model, alpha=1.0)
+    assert "no place for nothing" in "\n".join(done.log)
+    x = torch.randn(2, 2, 3, 4, 5)
+    torch.testing.assert_close(poly(x), block(x))

@@ -17,8 +17,6 @@ from polynl_mm.runtime.checkpoints import CheckpointError
 from polynl_mm.runtime.recognizers import build_recognizer
 from polynl_mm.runtime.user_errors import UserError
 
-NO_POOL = [[[1, 1, 1], [1, 1, 1]]] * 4
-POOL = [[[1, 2, 2], [1, 2, 2]]] * 4
 FIVE = ((), (1,), (0, 2), ())
 I3D = [[5], [[3]], [[3, 1]], [[3, 1, 3]], [[1]]]
 SLOW = [[1], [[1]], [[1, 1]], [[3, 3, 3]], [[3]]]
@@ -54,16 +52,26 @@ MODELS = {
         dict(temporal=I3D, places=FIVE, pool=(1, 2, 2), pool_time=True),
         "i3d",
     ),
+    "slow_pooled_in_time_by_groups": (
+        dict(temporal=SLOW, places=FIVE, pool=(2, 1, 2), groups=2),
+        "slow",
+    ),
+    "slow_dot_by_groups": (
+        dict(temporal=SLOW, places=FIVE, mode="dot_product", groups=4),
+        "slow",
+    ),
 }
 
 
 def settings_of(arguments, arch):
     """What PySlowFast stores of such a model, as YAML of its config."""
-    pool = POOL if arguments.get("pool") else NO_POOL
+    pool = [[list(arguments.get("pool", (1, 1, 1)))] * 2] * 4
+    group = [[arguments.get("groups", 1)] * 2] * 4
     mode = arguments.get("mode", "softmax")
     return (
         f"MODEL:\n  ARCH: {arch}\n  DROPOUT_RATE: 0.5\n"
         f"NONLOCAL:\n  INSTANTIATION: {mode}\n  POOL: {pool}\n"
+        f"  GROUP: {group}\n"
         f"SLOWFAST:\n  ALPHA: 4\n"
     )
 
@@ -191,8 +199,6 @@ def test_what_the_blocks_here_have_not_is_said(tmp_path):
     path = tmp_path / "nln.yaml"
     file = save(tmp_path / "nln.pyth", module, settings_of({}, "slow"))
     for text, sentence in (
-        ("NONLOCAL: {GROUP: [[1], [4], [1], [1]]}", "GROUP"),
-        ("NONLOCAL: {POOL: [[[2, 2, 2]], [[2, 2, 2]], [[2, 2, 2]], [[1]]]}", "POOL"),
         ("NONLOCAL: {INSTANTIATION: gauss}", "'gauss'"),
         ("MODEL: {ARCH: x3d}", "x3d"),
         ("RESNET: {SPATIAL_STRIDES: 3}", "form"),

@@ -64,6 +64,18 @@ CASES = {
         ["spectral"],
     ),
     "chebyshev_4": ("SpectralNL", dict(order=4), spectral_nl, ["spectral"]),
+    "chebyshev_softmax": (
+        "SpectralNL",
+        dict(affinity="softmax", order=3),
+        spectral_nl,
+        ["spectral_softmax"],
+    ),
+    "disentangled": (
+        "SpectralNL",
+        dict(affinity="whitened", use_scale=True, disentangled=True),
+        spectral_nl,
+        ["disentangled"],
+    ),
     "non_local_stage": (
         "NonLocalStage",
         dict(num_units=2),
