@@ -78,7 +78,13 @@ install_packages() {
     if ! "$PYTHON" -c 'import torch; torch.ones(1)' > /dev/null 2>&1; then
         refuse_broken_torch
         echo "Installing PyTorch (the largest download, it may take some minutes)"
-        pip_install "$(grep '^torch==' "$ROOT/requirements/stack.txt")"
+        local from=()
+        # PyPI's torch for Linux brings gigabytes of CUDA libraries.
+        if ! has_gpu && ! is_pip_told_where; then
+            from=(--index-url https://download.pytorch.org/whl/cpu)
+        fi
+        pip_install ${from[@]+"${from[@]}"} \
+            "$(grep '^torch==' "$ROOT/requirements/stack.txt")"
     fi
     echo "Installing MMAction2 and the other packages"
     lines="$(requirements_to_install "$@")" || exit 1
@@ -90,6 +96,16 @@ install_packages() {
     done <<< "$lines"
     pip_install ${pinned[@]+"${pinned[@]}"} -e "$ROOT"
     [ "${#no_deps[@]}" = 0 ] || pip_install --no-deps "${no_deps[@]}"
+}
+
+has_gpu() {
+    [ "$(uname -s)" != Linux ] || command -v nvidia-smi rocm-smi > /dev/null
+}
+
+# Whether the user's settings of pip name the place that packages come from.
+is_pip_told_where() {
+    "$PYTHON" -m pip config list 2> /dev/null |
+        grep -qE '(index-url|find-links|no-index)='
 }
 
 # A torch of the user's that does not work is for the user to mend, not to replace.

@@ -1,10 +1,14 @@
 """The most memory that a call holds at once, beyond what was there before it."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+# The profiler says on stderr that it starts and stops, in the midst of progress bars.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def peak_extra_memory(function: Callable[[], Any], device: torch.device) -> int:

@@ -93,7 +93,7 @@ def load_safely(
     if _trusting:
         return torch.load(file, map_location=map_location, weights_only=False)
     try:
-        with _allowing(_allowed_globals()):
+        with torch.serialization.safe_globals(_allowed_globals()):
             loaded = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(name, str(error)) from error
@@ -346,14 +346,6 @@ def _is_checkpoint_beside(path: str, file: Any) -> bool:
 
 def _say_dropped(name: str, what: str) -> None:
     print_log(f"{name}: ignored {what}.", logger="current", level=logging.WARNING)
-
-
-def _allowing(allowed: list):
-    scoped = getattr(torch.serialization, "safe_globals", None)
-    if scoped is not None:
-        return scoped(allowed)
-    torch.serialization.add_safe_globals(allowed)  # torch 2.4 has no scoped form
-    return contextlib.nullcontext()
 
 
 def _allowed_globals() -> list:

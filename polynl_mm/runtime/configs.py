@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from polynl_mm.runtime.bfloat16 import accept_bfloat16_scores
 from polynl_mm.runtime.checkpoints import check_exists
 from polynl_mm.runtime.model_match import CheckpointMatchHook
+from polynl_mm.runtime.quiet_stack import quieten_stack
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line, nearest
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         UserError: If the file does not exist or cannot be read, or an option does
             not fit; the sentence names the nearest valid choices.
     """
+    quieten_stack()
     file = find_config(path)
     if file.suffix not in CONFIG_SUFFIXES:
         raise UserError(

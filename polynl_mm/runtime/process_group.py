@@ -70,6 +70,9 @@ def prepare_process_group(cfg, launcher: str) -> None:
         raise UserError(
             f"--launcher takes one of {', '.join(LAUNCHERS)}, not {launcher!r}."
         )
+    if get_device() == "cpu":
+        # Not what is used here; left out, it is MMEngine's default again on GPUs.
+        ((cfg.get("env_cfg") or {}).get("dist_cfg") or {}).pop("backend", None)
     if launcher == "none":
         return
     set_rank_variables(launcher)

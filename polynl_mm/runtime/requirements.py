@@ -15,7 +15,7 @@ PROVIDERS = {
     "mmcv": ("mmcv-lite", "mmcv", "onedl-mmcv"),
     "mmaction": ("mmaction2", "onedl-mmaction2"),
 }
-TORCH_FROM = Version("2.4")
+TORCH_FROM = Version("2.5")
 MMENGINE_RANGE = (Version("0.10"), Version("1.0"))
 MMCV_FROM = Version("2.0.0rc4")
 MMCV_BELOW = Version("2.2.0")
@@ -68,7 +68,8 @@ def installed_version(module: str) -> Version | None:
 def _check_torch() -> None:
     if find_spec("torch") is None:
         raise ImportError(
-            'polynl_mm needs PyTorch, which is not installed: pip install "torch>=2.4"'
+            "polynl_mm needs PyTorch, which is not installed: "
+            f'pip install "torch>={TORCH_FROM}"'
         )
     version = installed_version("torch")
     if version is not None and version < TORCH_FROM:

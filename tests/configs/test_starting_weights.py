@@ -61,7 +61,8 @@ def resnet18_of_torchvision():
             layers[name + "conv2"] = nn.Conv2d(width, width, 3, bias=False)
             layers |= {name + f"bn{i}": nn.BatchNorm2d(width) for i in (1, 2)}
             if entering != width:
-                layers[name + "downsample.0"] = nn.Conv2d(entering, width, 1, bias=False)
+                shortcut = nn.Conv2d(entering, width, 1, bias=False)
+                layers[name + "downsample.0"] = shortcut
                 layers[name + "downsample.1"] = nn.BatchNorm2d(width)
         inner = width
     layers["fc"] = nn.Linear(512, 1000)
@@ -73,9 +74,7 @@ def resnet18_of_torchvision():
 
 
 @pytest.mark.parametrize("family", ["c2d", "i3d", "tsm"])
-def test_image_weights_start_the_backbone_without_torchvision(
-    family, hub, monkeypatch
-):
+def test_image_weights_start_the_backbone_without_torchvision(family, hub, monkeypatch):
     from mmaction.registry import MODELS
 
     monkeypatch.setitem(sys.modules, "torchvision", None)

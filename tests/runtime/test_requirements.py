@@ -46,7 +46,7 @@ def import_with(folder: Path, **versions: str | None) -> str:
     ("changes", "sentence"),
     [
         ({"torch": ...}, "needs PyTorch, which is not installed: pip install"),
-        ({"torch": "2.1.0"}, 'torch >= 2.4 .* but 2.1.0 .*: pip install "torch>=2.4"'),
+        ({"torch": "2.1.0"}, 'torch >= 2.5 .* but 2.1.0 .*: pip install "torch>=2.5"'),
         ({"mmengine": ...}, "needs MMEngine, .*: pip install"),
         ({"mmengine": "0.7.0"}, "mmengine >= 0.10, < 1.0, but 0.7.0"),
         ({"mmcv": ...}, "mmcv or mmcv-lite, and neither .*: pip install"),
