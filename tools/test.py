@@ -51,15 +51,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="views (frames of a 2D recognizer) that go through the network at once; "
         "default: test_cfg's, else 4, or one of each video of a batch; 0: all",
     )
-    parser.add_argument("--show-dir", help="write pictures of the predictions here")
     parser.add_argument(
-        "--show", action="store_true", help="show the predictions in a window"
+        "--show-dir",
+        metavar="DIR",
+        help="write a picture of each sample's frames and predictions here",
     )
     parser.add_argument(
-        "--interval", type=int, default=1, help="show every n-th sample"
+        "--show", action="store_true", help="show these pictures in windows"
     )
     parser.add_argument(
-        "--wait-time", type=float, default=2, help="seconds that a window stays"
+        "--interval",
+        type=int,
+        metavar="N",
+        help="write or show every n-th sample only",
+    )
+    parser.add_argument(
+        "--wait-time",
+        type=float,
+        metavar="SECONDS",
+        help="how long a window stays; default 2, 0 until it is closed",
     )
     add_run_options(parser)
     return parse_run(parser, argv)
@@ -79,14 +89,10 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
     cfg.resume = False
     set_work_dir(cfg, args.work_dir, args.config)
     if args.show or args.show_dir is not None:
-        hooks = cfg.setdefault("default_hooks", {})
-        hooks.setdefault("visualization", {"type": "VisualizationHook"})
-        hooks["visualization"].update(
-            enable=True,
-            show=args.show,
-            wait_time=args.wait_time,
-            out_dir=args.show_dir,
-            interval=args.interval,
+        _draw_pictures(cfg, args)
+    elif args.interval is not None or args.wait_time is not None:
+        raise UserError(
+            "--interval and --wait-time are of the pictures; give --show-dir or --show."
         )
     views = {"type": "BoundedViewsHook", "_scope_": "mmengine"}
     views["max_testing_views"] = args.max_testing_views
@@ -101,6 +107,22 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
         dump = {"type": "DumpResults", "out_file_path": args.dump}
         cfg.test_evaluator = [*evaluators, dump]
         name_samples(cfg)
+
+
+def _draw_pictures(cfg, args: argparse.Namespace) -> None:
+    if args.wait_time is not None and not args.show:
+        raise UserError("--wait-time is of windows; give --show, too.")
+    hook = {
+        "type": "VisualizationHook",
+        "enable": True,
+        "interval": 1 if args.interval is None else args.interval,
+        "show": args.show,
+        "out_dir": args.show_dir,
+    }
+    if args.wait_time is not None:
+        hook["wait_time"] = args.wait_time
+    cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "visualization": hook}
+    name_samples(cfg)
 
 
 def main(argv: list[str] | None = None) -> None:

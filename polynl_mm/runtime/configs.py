@@ -15,6 +15,7 @@ from polynl_mm.runtime.checkpoints import check_exists
 from polynl_mm.runtime.model_match import CheckpointMatchHook
 from polynl_mm.runtime.quiet_stack import quieten_stack
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line, nearest
+from polynl_mm.runtime.visualization import replace_visualization_hook
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 CONFIG_SUFFIXES = (".py", ".yml", ".yaml", ".json")
@@ -206,6 +207,7 @@ def build_runner(cfg: Config) -> Runner:
         UserError: If the config asks for FSDP in a single process.
     """
     accept_bfloat16_scores()
+    replace_visualization_hook()
     if "runner_type" not in cfg:
         return Runner.from_cfg(cfg)
     from mmaction.registry import RUNNERS
