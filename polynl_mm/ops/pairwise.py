@@ -32,8 +32,9 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
     """Average ``g`` by the softmax of the similarities.
 
     In one of three ways: in full where the affinity is no larger than the inputs (few
-    keys); by ``scaled_dot_product_attention`` where one of its fused kernels serves;
-    else by chunks of queries, which the backward pass computes again.
+    keys); by ``scaled_dot_product_attention`` where one of its fused kernels serves (on
+    CPUs not for gradients); else by chunks of queries, which the backward pass computes
+    again.
 
     Args:
         theta (Tensor): Queries, (B, K, N).
@@ -42,7 +43,7 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
         scale (bool): Divide the similarities by the root of K.
 
     Returns:
-        Tensor: (B, V, N). Differentiable twice with few keys only.
+        Tensor: (B, V, N). Its second derivative makes the N x M affinity.
     """
     dtype = compute_dtype(theta, phi, g)
     theta, phi, g = cast(dtype, theta, phi, g)
@@ -50,7 +51,10 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
     with without_autocast(theta):
         if phi.shape[2] <= max(theta.shape[1], g.shape[1]):
             return _gaussian_in_full(theta, phi, g, factor)
-        if _has_fused_kernel(theta, g):
+        trains = torch.is_grad_enabled() and any(
+            t.requires_grad for t in (theta, phi, g)
+        )
+        if _has_fused_kernel(theta, g) and (theta.is_cuda or not trains):
             return _gaussian_fused(theta, phi, g, factor)
         wide = cast(accumulate_dtype(theta), theta, phi, g)
         return _ChunkedGaussian.apply(*wide, factor).to(dtype)
@@ -263,10 +267,17 @@ def _gaussian_fused(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Ten
 
 
 class _ChunkedGaussian(torch.autograd.Function):
-    """Softmax average for a chunk of queries at a time, forward and backward."""
+    """Softmax average for a chunk of queries at a time, forward and backward.
+
+    Forward by the CPU's fused kernel where it serves. That kernel's own backward pass
+    is wrong for large logits (torch 2.13: by per cents from 1e6, NaN from 2e7): it
+    rebuilds the softmax from a stored log-sum-exp, which is rounded.
+    """
 
     @staticmethod
     def forward(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
+        if _has_fused_kernel(theta, g):
+            return _gaussian_fused(theta, phi, g, factor)
         query = theta * factor
         y = g.new_empty(*g.shape[:2], theta.shape[2])
         for chunk in _chunks(theta, phi):
@@ -277,25 +288,28 @@ class _ChunkedGaussian(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
         *tensors, ctx.factor = inputs
-        ctx.save_for_backward(*tensors, output)
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "The Gaussian average of many positions has no second derivative: its "
-                "chunks work in place. Differentiate it without create_graph=True."
-            )
-        theta, phi, g, y = ctx.saved_tensors
+        theta, phi, g = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            y = _gaussian_in_full(theta, phi, g, ctx.factor)
+            wanted = [t for t in (theta, phi, g) if t.requires_grad]
+            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            return *(
+                next(found) if t.requires_grad else None for t in (theta, phi, g)
+            ), None
         query = theta * ctx.factor
         grad_theta, grad_phi, grad_g = (torch.zeros_like(t) for t in (theta, phi, g))
-        # What softmax takes off the gradient of every logit of a query.
-        mean_grad = (grad * y).sum(dim=1).unsqueeze(2)  # (B, N, 1)
         for chunk in _chunks(theta, phi):
             affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
             grad_g.baddbmm_(grad[..., chunk], affinity)
             grad_logits = grad[..., chunk].mT @ g
-            grad_logits.sub_(mean_grad[:, chunk]).mul_(affinity)
+            # Their mean from the same products, and not from the output, which is
+            # rounded otherwise: see `precision`.
+            mean = (grad_logits * affinity).sum(dim=2, keepdim=True)
+            grad_logits.sub_(mean).mul_(affinity)
             grad_phi.baddbmm_(query[..., chunk], grad_logits)
             grad_theta[..., chunk] = phi @ grad_logits.mT
         return grad_theta.mul_(ctx.factor), grad_phi, grad_g, None

@@ -1,4 +1,12 @@
-"""In which type the operations multiply, and in which they sum over positions."""
+"""In which type the operations multiply, and in which they sum over positions.
+
+What is subtracted must be rounded alike. The gradient of a softmax is a difference of
+terms that nearly cancel: each logit's gradient minus the mean of all. Take the two from
+different products, and what is left of large features is the difference of their
+roundings, not the gradient. So a backward pass takes the mean from the very numbers
+that it is subtracted from, a softmax is rebuilt from its logits and not from a stored
+log-sum-exp, and a variance is never a mean of squares minus a squared mean.
+"""
 
 import contextlib
 import functools

@@ -160,9 +160,7 @@ def describe(sample, classes: Sequence[str] | None, name: str) -> str:
         return classes[label] if classes else f"class {label}"
 
     truth = sample.gt_label.tolist() if "gt_label" in sample else []
-    scores, labels = sample.pred_score.topk(
-        min(CLASSES_SHOWN, len(sample.pred_score))
-    )
+    scores, labels = sample.pred_score.topk(min(CLASSES_SHOWN, len(sample.pred_score)))
     best = zip(labels.tolist(), scores.tolist(), strict=True)
     lines = [name]
     if truth:
@@ -185,7 +183,8 @@ def draw_strip(figure: Figure, frames: np.ndarray, title: str) -> None:
     figure.set_size_inches(1.6 * max(count, 3), 1.6 * height / width + 1.0)
     figure.set_layout_engine("constrained")
     figure.suptitle(title, fontsize="small", ha="left", x=0.01)
-    for axes, index in zip(figure.subplots(1, count, squeeze=False)[0], chosen):
+    row = figure.subplots(1, count, squeeze=False)[0]
+    for axes, index in zip(row, chosen, strict=True):
         axes.imshow(frames[index])
         axes.set_title(f"frame {index}", fontsize="x-small")
         axes.set_axis_off()
