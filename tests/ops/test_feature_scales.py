@@ -15,7 +15,7 @@ from polynl_mm.ops import criss_cross, factored, pairwise, pyramid, reference, s
 from polynl_mm.ops.pyramid import pool_regions
 
 SCALES = [1e-3, 1e-1, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5]
-B, K, N = 15, 12, 60
+B, K, N = 60, 12, 60
 SHAPE = (3, 4, 5)
 
 
