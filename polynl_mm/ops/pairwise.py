@@ -222,7 +222,7 @@ def _sum_prefixes(
     y = g.new_empty(B, V, N)
     # Not divided by anything, it leaves float16's range.
     slope = g.new_empty(B, V if with_slope else 0, N, dtype=accumulate_dtype(g))
-    size = V if g.device.type != "cpu" else max(1, _CPU_BLOCK // (B * max(M, N)))
+    size = V if g.device.type != "cpu" else max(1, _CPU_BLOCK // max(1, B * max(M, N)))
     for start in range(0, V, size):
         part = slice(start, start + size)
         values = g[:, part].gather(2, order.expand(-1, g[:, part].shape[1], -1))
@@ -316,5 +316,5 @@ class _ChunkedGaussian(torch.autograd.Function):
 
 
 def _chunks(theta: Tensor, phi: Tensor) -> list[slice]:
-    size = max(1, _CHUNK // (phi.shape[0] * phi.shape[2]))
+    size = max(1, _CHUNK // max(1, phi.shape[0] * phi.shape[2]))
     return [slice(start, start + size) for start in range(0, theta.shape[2], size)]

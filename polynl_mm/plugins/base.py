@@ -1,5 +1,6 @@
 """What every plugin shares: its input check, its axes, its identity at the start."""
 
+import math
 from typing import Literal
 
 import torch.nn as nn
@@ -167,7 +168,9 @@ def samples_as_groups(
     Returns:
         Tensor: (B, C, *positions).
     """
-    groups = samples.unflatten(0, (batch, -1)).transpose(1, 2)  # (B, C, G, N)
+    # Told, because an empty batch does not tell it.
+    count = math.prod(positions) // math.prod(group_shape(positions, axes))
+    groups = samples.unflatten(0, (batch, count)).transpose(1, 2)  # (B, C, G, N)
     return join_groups(groups, axes, positions)
 
 

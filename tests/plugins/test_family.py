@@ -84,6 +84,7 @@ CASES = {
     ),
 }
 ALL_KINDS = sorted({name[:-2] for name in polynl_mm.__all__ if name.endswith("3d")})
+MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 POSITIONS = {2: [(7, 5), (1, 1)], 3: [(3, 5, 4), (1, 1, 1)]}
 
 
@@ -172,6 +173,28 @@ def test_axes_limit_what_is_seen(case, axes):
         rows = [torch.cat([whole(p) for p in row], dim=4) for row in columns]
         expected = torch.cat(rows, dim=3)
     assert_close(limited(x), expected, axes)
+
+
+@pytest.mark.parametrize("case", [*CASES, "poly_nl", *MODES, "heads"])
+@pytest.mark.parametrize("axes", ["spacetime", "space", "time"])
+def test_empty_batch_goes_through_as_through_a_convolution(case, axes):
+    kind, arguments = "PolyNL", dict(heads=2) if case == "heads" else {}
+    if case in CASES:
+        kind, arguments = CASES[case][:2]
+    elif case in MODES:
+        kind, arguments = "NonLocalBlock", dict(mode=case, norm_cfg=dict(type="BN3d"))
+    plugin = make(kind, 3, in_channels=8, axes=axes, **arguments)
+    # Other widths, so that few and many keys, gram and direct, are all taken.
+    for positions in ((2, 3, 3), (6, 6, 6)):
+        x = torch.zeros(0, 8, *positions, requires_grad=True)
+        y = plugin(x)
+        assert y.shape == x.shape
+        y.sum().backward()
+        assert x.grad.shape == x.shape
+        assert not any(p.grad.any() for p in plugin.parameters() if p.grad is not None)
+        with torch.no_grad():
+            assert plugin.eval()(x).shape == x.shape
+        plugin.train()
 
 
 @pytest.mark.parametrize("dims", [2, 3])
