@@ -12,7 +12,8 @@ from polynl_mm.runtime.atomic_files import write_json
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_config_options
 from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.prediction import Predictor, read_labels, write_annotated
+from polynl_mm.runtime.prediction import Predictor, write_annotated
+from polynl_mm.runtime.text_files import read_class_names
 from polynl_mm.runtime.user_errors import UserError
 
 
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
             load_config(args.config, args.cfg_options),
             args.checkpoint,
             device=args.device or get_device(),
-            labels=read_labels(args.labels) if args.labels else None,
+            labels=read_class_names(args.labels) if args.labels else None,
             config_name=args.config,
         )
         records = predict_all(predictor, args)

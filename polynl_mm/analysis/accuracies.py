@@ -131,7 +131,7 @@ def class_records(rows: Sequence[ClassAccuracy]) -> list[dict]:
 
 
 def most_confused(
-    matrix: np.ndarray, names: Sequence[str], count: int
+    matrix: np.ndarray, names: Sequence[str], count: int, samples: np.ndarray
 ) -> list[tuple[str, str, int, float]]:
     """Return the pairs of classes that are confused most often.
 
@@ -139,6 +139,7 @@ def most_confused(
         matrix (np.ndarray): From :func:`count_confusions`.
         names (Sequence[str]): The names of the classes.
         count (int): How many pairs at most.
+        samples (np.ndarray): (classes,), how many samples each class has.
 
     Returns:
         list[tuple[str, str, int, float]]: True class, predicted class, how often, and
@@ -146,7 +147,6 @@ def most_confused(
     """
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    samples = matrix.sum(axis=1)
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
     pairs = []
     for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):

@@ -18,16 +18,18 @@ MOST_NAMES = 120
 NAME_LENGTH = 32
 
 
-def row_shares(matrix: np.ndarray) -> np.ndarray:
+def row_shares(matrix: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Return each row of a confusion matrix as shares of its class.
 
     Args:
         matrix (np.ndarray): (classes, classes), counts.
+        samples (np.ndarray): (classes,), how many samples each class has; more than
+            its row's sum where the matrix shows some of the classes only.
 
     Returns:
-        np.ndarray: Rows that sum to 1; of classes without samples, nan.
+        np.ndarray: Rows that sum to at most 1; of classes without samples, nan.
     """
-    samples = matrix.sum(axis=1, keepdims=True)
+    samples = samples[:, None]
     shares = np.full(matrix.shape, np.nan)
     return np.divide(matrix, samples, out=shares, where=samples > 0)
 
@@ -36,6 +38,7 @@ def draw_confusions(
     matrix: np.ndarray,
     names: Sequence[str],
     path: str | Path,
+    samples: np.ndarray,
     normalize: bool = True,
     title: str | None = None,
     cmap: str = "viridis",
@@ -47,12 +50,13 @@ def draw_confusions(
         names (Sequence[str]): The names of the classes.
         path (str | Path): The picture to write; its suffix says the format, such as
             ``.png`` or ``.pdf``.
+        samples (np.ndarray): (classes,), as for :func:`row_shares`.
         normalize (bool): Show the share of each class's samples, not their number.
         title (str | None): What to write above it.
         cmap (str): A colour map of matplotlib.
     """
     classes = len(names)
-    values = row_shares(matrix) if normalize else matrix.astype(float)
+    values = row_shares(matrix, samples) if normalize else matrix.astype(float)
     named = classes <= MOST_NAMES
     labels = [_shortened(name) for name in names]
     size, font = _layout(classes, max(map(len, labels)) if named else 4)

@@ -8,6 +8,7 @@ import os
 import os.path as osp
 from pathlib import Path
 
+from polynl_mm.runtime.text_files import read_text
 from polynl_mm.runtime.user_errors import UserError, did_you_mean
 
 SAMPLED_VIDEOS = 3
@@ -174,8 +175,7 @@ def _check_delimiter(dataset: dict, where: str) -> None:
 def _check_lines(
     path: str, dataset: dict, kind: str, num_classes: int | None
 ) -> list[str]:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()
+    lines = read_text(path, "annotation file").splitlines()
     if not any(line.strip() for line in lines):
         raise UserError(f"The annotation file {path} is empty: it lists no video.")
     names = []

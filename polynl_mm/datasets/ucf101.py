@@ -18,10 +18,10 @@ from polynl_mm.datasets.video_files import best_copy, find_videos, video_stem
 from polynl_mm.datasets.video_lists import (
     choose_delimiter,
     delimiter_hint,
-    read_text,
     write_text,
     write_video_list,
 )
+from polynl_mm.runtime.text_files import read_text
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors
 
 SPLITS = (1, 2, 3)

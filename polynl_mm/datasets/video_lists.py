@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from polynl_mm.datasets.annotations import check_annotation_line
 from polynl_mm.runtime.atomic_files import renamed_when_complete
+from polynl_mm.runtime.text_files import read_text
 from polynl_mm.runtime.user_errors import UserError
 
 DELIMITERS = (" ", ";", ",", "|", "\t")
@@ -109,29 +110,6 @@ def write_text(target: str | os.PathLike, text: str) -> None:
             partial.write_text(text, encoding="utf-8")
     except (OSError, UnicodeEncodeError) as error:
         raise UserError(f"{target} could not be written: {error}") from error
-
-
-def read_text(path: str | os.PathLike, what: str) -> str:
-    """Read a text file, with or without a byte order mark.
-
-    Args:
-        path (str | os.PathLike): The file.
-        what (str): What it is, for errors, such as ``"list of classes"``.
-
-    Returns:
-        str: Its content.
-
-    Raises:
-        UserError: If it does not exist, or is no text.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise UserError(f"The {what} {path} is not a text file (UTF-8).") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"The {what} {path} cannot be read: {reason}.") from error
 
 
 def read_video_list(

@@ -16,6 +16,7 @@ import os
 import os.path as osp
 import pickle
 import re
+import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -38,6 +39,19 @@ from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line
 TRUST_OPTION = "--trust-checkpoint"
 PLAIN_DTYPE = re.compile(r"[<>=|]?([iufc]\d+|b1|[?bBhHiIlLqQefdFD])")
 
+# What damaged files make torch and zipfile raise.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    AssertionError,
+    zipfile.BadZipFile,
+)
 _trusting = False
 
 
@@ -92,23 +106,13 @@ def load_safely(
         _check_is_file(file, name)
     if _trusting:
         return torch.load(file, map_location=map_location, weights_only=False)
+    check_records(file, name)
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             loaded = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(name, str(error)) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        IndexError,
-        AssertionError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _DAMAGE as error:
         if "TorchScript" in str(error):
             raise CheckpointError(
                 f"{name} is a TorchScript archive, which holds code; a checkpoint "
@@ -118,6 +122,54 @@ def load_safely(
             raise
         raise CheckpointError(_unreadable(file, name)) from error
     return _without_instructions(loaded, name, file)
+
+
+def check_records(file: str | os.PathLike | BinaryIO, name: str) -> None:
+    """Compare every record of a checkpoint with its checksum, which torch does not do.
+
+    A flipped bit is otherwise loaded as another weight.
+
+    Args:
+        file (str | os.PathLike | BinaryIO): The checkpoint.
+        name (str): What to call the file in errors.
+
+    Raises:
+        CheckpointError: If a record is damaged, compressed, or there twice.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(file, (str, os.PathLike)):
+            file = stack.enter_context(open(file, "rb"))
+        start = file.read(4)
+        file.seek(0)
+        if start != b"PK\3\4":
+            if start[:1] == b"\x80":
+                print_log(
+                    f"{name} is in torch's old format, which has no checksums: damage "
+                    "to its weights would not be noticed.",
+                    logger="current",
+                    level=logging.WARNING,
+                )
+            return
+        try:
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+                if any(record.endswith("/constants.pkl") for record in names):
+                    return  # TorchScript, which is refused as such
+                odd = [r for r in archive.infolist() if r.compress_type or r.is_dir()]
+                damaged = None if odd else archive.testzip()
+        except (*_DAMAGE, NotImplementedError, OverflowError, struct.error) as error:
+            raise CheckpointError(_unreadable(file, name)) from error
+        file.seek(0)
+    if odd or len(set(names)) != len(names):
+        raise CheckpointError(
+            f"{name} is a zip archive that torch.save did not write: its records are "
+            "compressed, folders, or there twice."
+        )
+    if damaged is not None:
+        raise CheckpointError(
+            f"{name} is damaged: its record {damaged} does not have its checksum; copy "
+            "or download it again."
+        )
 
 
 def check_exists(file: str) -> None:

@@ -11,7 +11,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from polynl_mm.runtime.bfloat16 import accept_bfloat16_scores
+from polynl_mm.runtime.byte_order_marks import ignore_byte_order_marks
 from polynl_mm.runtime.checkpoints import check_exists
+from polynl_mm.runtime.config_variables import check_child_variables, set_variables
 from polynl_mm.runtime.model_match import CheckpointMatchHook
 from polynl_mm.runtime.quiet_stack import quieten_stack
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line, nearest
@@ -30,7 +32,6 @@ RUNNER_KEYS = {
     "runner_type",
     "strategy",
     "sync_bn",
-    "test_pipeline",
 }
 # MMEngine's, and what replaces it.
 FSDP_STRATEGIES = ("FSDPStrategy", "mmengine.FSDPStrategy", "ShardedStrategy")
@@ -91,9 +92,17 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise UserError(
             f"{place}: {type(error).__name__}: {first_line(error)}"
         ) from error
+    check_child_variables(file, cfg, keys_of_runs())
     if options:
         _merge_options(cfg, options)
     return cfg
+
+
+def keys_of_runs() -> set[str]:
+    """Return the top-level keys of a config that a Runner reads."""
+    return set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | (
+        RUNNER_KEYS
+    )
 
 
 def find_config(path: str) -> Path:
@@ -207,6 +216,7 @@ def build_runner(cfg: Config) -> Runner:
         UserError: If the config asks for FSDP in a single process.
     """
     accept_bfloat16_scores()
+    ignore_byte_order_marks()
     replace_visualization_hook()
     if "runner_type" not in cfg:
         return Runner.from_cfg(cfg)
@@ -278,8 +288,8 @@ def _nearest_files(
 
 
 def _merge_options(cfg: Config, options: dict) -> None:
-    allowed = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
-    allowed |= RUNNER_KEYS | set(cfg)
+    read = keys_of_runs()
+    allowed = read | set(cfg)
     for key in options:
         first = key.split(".")[0]
         if first not in allowed:
@@ -287,8 +297,11 @@ def _merge_options(cfg: Config, options: dict) -> None:
                 f"--cfg-options {key}: the config has no {first!r}"
                 + (did_you_mean(first, allowed) or f"; it has {', '.join(sorted(cfg))}")
             )
+    variables = {k: v for k, v in options.items() if k.split(".")[0] not in read}
     try:
-        cfg.merge_from_dict(options)
+        if variables:
+            set_variables(cfg, variables, read)
+        cfg.merge_from_dict({k: v for k, v in options.items() if k not in variables})
     except (KeyError, TypeError, IndexError, AssertionError) as error:
         reason = error.args[0] if error.args else error
         raise UserError(

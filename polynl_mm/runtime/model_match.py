@@ -74,12 +74,41 @@ def compare(model: torch.nn.Module, checkpoint: dict) -> Match:
             match.reshaped.append(f"{key}: {_shape(given[key])} for {shape}")
         else:
             match.matched += 1
-    match.unexpected = [key for key in given if key not in own]
+    match.unexpected = [
+        key
+        for key in given
+        if key not in own and not _is_harmless(model, key, given[key])
+    ]
     # Batch norms of old checkpoints have no such counter.
     match.missing = [k for k in match.missing if "num_batches_tracked" not in k]
     if match.missing or match.unexpected:
         _take_out_renamed(model, given, match)
     return match
+
+
+def check_finite(checkpoint: dict, file_name: str) -> None:
+    """Refuse weights that are no numbers: they give scores that name no class.
+
+    Args:
+        checkpoint (dict): What the file holds.
+        file_name (str): The checkpoint's path.
+
+    Raises:
+        CheckpointError: Naming a weight that has NaN or infinite numbers.
+    """
+    bad = [
+        key
+        for key, value in _weights_of(checkpoint).items()
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and not value.isfinite().all()
+    ]
+    if bad:
+        raise CheckpointError(
+            f"The checkpoint {file_name} holds NaN or infinite numbers in {len(bad)} "
+            f"of its weights (such as {bad[0]}): its training diverged; take an "
+            "earlier checkpoint."
+        )
 
 
 def check_complete(model, checkpoint: dict, config_name: str, file_name: str) -> None:
@@ -94,6 +123,7 @@ def check_complete(model, checkpoint: dict, config_name: str, file_name: str) ->
     Raises:
         CheckpointError: Naming both files, how many keys do not match, and examples.
     """
+    check_finite(checkpoint, file_name)
     match = compare(model, checkpoint)
     if not match.exact:
         raise CheckpointError(
@@ -116,6 +146,7 @@ def check_anything_fits(
     Raises:
         CheckpointError: If not one weight matches by name and shape.
     """
+    check_finite(checkpoint, file_name)
     match = compare(model, checkpoint)
     if match.matched == 0:
         raise CheckpointError(
@@ -161,6 +192,21 @@ def _weights_of(checkpoint: dict) -> dict:
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
 
 
+def _is_harmless(model: torch.nn.Module, key: str, value) -> bool:
+    """Return whether an extra entry has nothing to do with what the model computes."""
+    parent, _, name = key.rpartition(".")
+    if name in ("total_ops", "total_params"):  # left behind by FLOP counters
+        return True
+    # MMAction2 before 1.0 stored what the config says of normalisation.
+    if parent != "data_preprocessor" or name not in ("mean", "std"):
+        return False
+    own = getattr(getattr(model, "data_preprocessor", None), name, None)
+    if not isinstance(own, torch.Tensor) or not isinstance(value, torch.Tensor):
+        return False
+    own, value = own.flatten().cpu().double(), value.flatten().cpu().double()
+    return own.shape == value.shape and torch.allclose(own, value)
+
+
 def _shape(value) -> tuple:
     return tuple(getattr(value, "shape", ()))
 
@@ -172,4 +218,7 @@ def _take_out_renamed(model: torch.nn.Module, given: dict, match: Match) -> None
     except (RuntimeError, TypeError, AttributeError):
         return  # shapes differ too, or values are no tensors: the lists stand
     match.matched += len(set(match.missing) - set(missing))
-    match.missing, match.unexpected = list(missing), list(unexpected)
+    match.missing = list(missing)
+    match.unexpected = [
+        key for key in unexpected if not _is_harmless(model, key, given[key])
+    ]

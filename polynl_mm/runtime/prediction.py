@@ -17,6 +17,7 @@ from mmengine.utils import import_modules_from_strings
 from polynl_mm.runtime.atomic_files import renamed_when_complete
 from polynl_mm.runtime.checkpoints import check_exists
 from polynl_mm.runtime.model_match import check_complete
+from polynl_mm.runtime.test_pipelines import find_test_pipeline
 from polynl_mm.runtime.testing_views import bound_testing_views
 from polynl_mm.runtime.user_errors import UserError, first_line
 
@@ -60,7 +61,7 @@ class Predictor:
     """A recognizer with the weights of a checkpoint, for single videos.
 
     Args:
-        cfg (mmengine.Config): A config with ``model`` and ``test_pipeline``.
+        cfg (mmengine.Config): A config with ``model`` and a pipeline for testing.
         checkpoint (str): Its weights: a path or an address.
         device (str): Where to compute, such as ``"cpu"`` or ``"cuda:0"``.
         labels (list[str] | None): The names of the classes.
@@ -87,6 +88,7 @@ class Predictor:
         if cfg.get("data_preprocessor"):
             model_cfg.setdefault("data_preprocessor", cfg.data_preprocessor)
         model = MODELS.build(model_cfg)
+        self._check_labels(model, labels)
         if hasattr(getattr(model, "cls_head", None), "average_clips"):
             # Configs may average scores or not at all; probabilities are printed.
             model.cls_head.average_clips = "prob"
@@ -120,6 +122,11 @@ class Predictor:
         with torch.inference_mode():
             result = self.model.test_step(pseudo_collate([sample]))[0]
         scores = _scores(result).float().cpu()
+        if not scores.isfinite().all():
+            raise UserError(
+                f"{video}: the network gives scores that are no finite numbers, which "
+                "name no class; its weights or this video's features overflow."
+            )
         probabilities, classes = scores.topk(min(top_k, len(scores)))
         return Prediction(
             video=str(video),
@@ -129,10 +136,17 @@ class Predictor:
             note=note,
         )
 
+    @staticmethod
+    def _check_labels(model, labels: list[str] | None) -> None:
+        classes = getattr(getattr(model, "cls_head", None), "num_classes", None)
+        if labels is not None and classes is not None and len(labels) != classes:
+            raise UserError(
+                f"The file of labels names {len(labels)} classes, but the model has "
+                f"{classes}; one name on each line is needed."
+            )
+
     def _label(self, index: int) -> str:
-        if self.labels is not None and index < len(self.labels):
-            return self.labels[index]
-        return str(index)
+        return str(index) if self.labels is None else self.labels[index]
 
     def _read(self, video: str) -> tuple[dict, str]:
         reader, sampler, decoder, rest = self._steps
@@ -258,32 +272,8 @@ def write_annotated(
     return target
 
 
-def read_labels(path: str) -> list[str]:
-    """Read a file of class names, one per line.
-
-    Args:
-        path (str): A text file; the first line names class 0.
-
-    Returns:
-        list[str]: The names.
-
-    Raises:
-        UserError: If it does not exist or is empty.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"The label file {path} (--labels) does not exist.")
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    if not any(names):
-        raise UserError(f"The label file {path} (--labels) is empty.")
-    return names
-
-
 def _split_pipeline(cfg, config_name: str) -> tuple:
-    pipeline = cfg.get("test_pipeline")
-    if pipeline is None:
-        loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
-        pipeline = (loader.get("dataset") or {}).get("pipeline") or []
+    pipeline = find_test_pipeline(cfg) or []
     kinds = [str(step.get("type")).split(".")[-1] for step in pipeline]
     readers = [i for i, kind in enumerate(kinds) if kind in READERS]
     decoders = [i for i, kind in enumerate(kinds) if kind in DECODERS]

@@ -32,9 +32,32 @@ def name_samples(cfg) -> None:
                 step["meta_keys"] = tuple(dict.fromkeys((*keys, *SOURCES)))
 
 
+def find_test_pipeline(cfg) -> list[dict] | None:
+    """Return the pipeline by which a config is evaluated.
+
+    What a config calls ``test_pipeline`` was copied into its data loaders when it was
+    read; what they have now is what counts.
+
+    Args:
+        cfg (mmengine.Config): A config.
+
+    Returns:
+        list[dict] | None: That of the data loader for testing, else for validation,
+        else ``test_pipeline``; None if there is none.
+    """
+    for loader in ("test_dataloader", "val_dataloader"):
+        for dataset in _datasets(cfg.get(loader)):
+            return dataset["pipeline"]
+    return cfg.get("test_pipeline")
+
+
 def _test_datasets(cfg) -> Iterator[dict]:
-    """Yield every dataset config of the test that has a pipeline."""
-    loaders = cfg.get("test_dataloader") or []
+    return _datasets(cfg.get("test_dataloader"))
+
+
+def _datasets(loaders: dict | list | None) -> Iterator[dict]:
+    """Yield every dataset config of data loaders that has a pipeline."""
+    loaders = loaders or []
     todo = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
     while todo:
         dataset = todo.pop()

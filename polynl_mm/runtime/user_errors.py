@@ -128,8 +128,13 @@ def user_errors() -> Iterator[None]:
             # Rank 0 mostly meets the same error, says it, and is the reason why the
             # launcher ends this rank while it waits here.
             time.sleep(3)
-        print(f"Error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        print(f"Error: {_in_one_line(sentence)}", file=sys.stderr, flush=True)
         _leave(EXIT_USER_ERROR)
+
+
+def _in_one_line(sentence: str) -> str:
+    """Join the lines of a sentence; spaces within them may be quoted content."""
+    return " ".join(filter(None, map(str.strip, sentence.splitlines())))
 
 
 def _leave(status: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
+from torch.utils._pytree import tree_leaves, tree_map
 
 from polynl_mm.runtime import checkpoints
 from polynl_mm.runtime.checkpoints import (
@@ -206,3 +207,51 @@ def test_files_that_are_no_checkpoints_say_so(tmp_path):
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(script))
     with pytest.raises(CheckpointError, match="TorchScript"):
         load_safely(script)
+
+
+def test_no_flipped_bit_is_loaded_as_another_weight(tmp_path):
+    """Each flip is refused, or met where nothing is kept (as in padding)."""
+    content = {
+        "state_dict": {f"layer{i}.weight": torch.randn(3, 5) for i in range(4)},
+        "optimizer": {"state": {0: {"momentum_buffer": torch.randn(7)}}},
+        "meta": {"epoch": 3, "iter": 12},
+    }
+    torch.save(content, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    file = tmp_path / "flipped.pth"
+    random = np.random.default_rng(0)
+    refused = 0
+    for bit in random.choice(8 * len(whole), 400, replace=False):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        file.write_bytes(flipped)
+        try:
+            loaded = load_safely(file)
+        except CheckpointError:
+            refused += 1
+            continue
+        same = tree_map(torch.equal, *map(_as_tensors, (loaded, content)))
+        assert all(tree_leaves(same)), f"bit {bit}"
+    assert refused > 100
+
+
+def _as_tensors(content):
+    return tree_map(torch.as_tensor, content)
+
+
+def test_zeroed_sector_is_named(tmp_path):
+    torch.save({"state_dict": {"w": torch.randn(4000)}}, tmp_path / "a.pth")
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    content[4096:4608] = bytes(512)
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged: its record a?.*data/0 does"):
+        load_safely(tmp_path / "a.pth")
+
+
+def test_files_without_checksums_are_named(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(checkpoints, "print_log", lambda text, **_: said.append(text))
+    old = tmp_path / "old.pth"
+    torch.save({"w": torch.ones(2)}, old, _use_new_zipfile_serialization=False)
+    load_safely(old)
+    assert "old.pth is in torch's old format, which has no checksums" in said[0]

@@ -13,7 +13,7 @@ from polynl_mm.analysis.confusion_picture import draw_confusions
 from polynl_mm.analysis.dumped_results import read_results
 from polynl_mm.runtime import require_mmaction2, user_errors
 from polynl_mm.runtime.atomic_files import write_json
-from polynl_mm.runtime.prediction import read_labels
+from polynl_mm.runtime.text_files import read_class_names
 from polynl_mm.runtime.user_errors import UserError, did_you_mean
 
 
@@ -100,15 +100,18 @@ def main(argv: list[str] | None = None) -> None:
         results = read_results(args.results)
         check_options(args, results.num_classes)
         names = class_names(
-            results.num_classes, read_labels(args.labels) if args.labels else None
+            results.num_classes, read_class_names(args.labels) if args.labels else None
         )
         accuracies = overall_accuracies(results)
         matrix = count_confusions(results)
         print(f"{len(results.labels)} samples: {format_accuracies(accuracies)}")
+        # Of the whole row, also where only some of its columns are shown.
+        samples = matrix.sum(axis=1)
         if args.target_classes:
+            samples = samples[args.target_classes]
             matrix = matrix[args.target_classes][:, args.target_classes]
             names = [names[label] for label in args.target_classes]
-        pairs = most_confused(matrix, names, args.most_confused)
+        pairs = most_confused(matrix, names, args.most_confused, samples)
         if pairs:
             print("Most confused (true class, taken for, how often):")
         for true, predicted, times, share in pairs:
@@ -117,13 +120,15 @@ def main(argv: list[str] | None = None) -> None:
             matrix,
             names,
             args.out,
+            samples,
             normalize=args.normalize == "true",
             title=args.title,
             cmap=args.cmap,
         )
         print(f"The picture is {args.out}.")
         if args.json:
-            write_json(args.json, dict(classes=names, matrix=matrix.tolist()))
+            counts = dict(matrix=matrix.tolist(), samples=samples.tolist())
+            write_json(args.json, dict(classes=names, **counts))
 
 
 if __name__ == "__main__":

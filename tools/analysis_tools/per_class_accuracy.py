@@ -13,7 +13,7 @@ from polynl_mm.analysis.accuracies import (
 from polynl_mm.analysis.dumped_results import read_results
 from polynl_mm.runtime import require_mmaction2, user_errors
 from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
-from polynl_mm.runtime.prediction import read_labels
+from polynl_mm.runtime.text_files import read_class_names
 from polynl_mm.runtime.user_errors import UserError
 
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     with user_errors():
         require_mmaction2()
         results = read_results(args.results)
-        labels = read_labels(args.labels) if args.labels else None
+        labels = read_class_names(args.labels) if args.labels else None
         rows = class_accuracies(results, labels)
         accuracies = overall_accuracies(results)
         if args.out:
