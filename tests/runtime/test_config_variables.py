@@ -1,4 +1,4 @@
-"""Variables that are changed after MMEngine copied them: carried, or refused by name."""
+"""Variables changed after MMEngine copied them are carried, or refused by name."""
 
 import pytest
 

@@ -55,3 +55,32 @@ def test_modules_that_read_older_names_are_heard():
     weights = {"0.kernel": torch.ones(2, 2), "0.bias": torch.zeros(2)}
     match = compare(model, weights)
     assert match.exact and match.matched == 2
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    weights = network().state_dict()
+    weights["0.weight"][2, 1] = float("nan")
+    weights["1.running_var"][0] = float("inf")
+    sentence = r"e\.pth holds NaN or infinite numbers in 2 of its weights .*0\.weight"
+    with pytest.raises(CheckpointError, match=sentence):
+        check_complete(network(), weights, "c.py", "e.pth")
+    with pytest.raises(CheckpointError, match=sentence):
+        check_anything_fits(network(7), {"state_dict": weights}, "c.py", "e.pth")
+
+
+def test_harmless_extras_and_other_normalisation():
+    class Preprocessor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            mean = torch.tensor([123.675, 116.28]).view(-1, 1, 1)
+            self.register_buffer("mean", mean, persistent=False)
+
+    model = network()
+    model.data_preprocessor = Preprocessor()
+    weights = network().state_dict()
+    extras = {"data_preprocessor.mean": torch.tensor([[[123.675]], [[116.28]]])}
+    extras |= {"total_ops": torch.zeros(1), "0.total_params": torch.zeros(1)}
+    check_complete(model, weights | extras, "c.py", "e.pth")
+    extras["data_preprocessor.mean"] = torch.tensor([[[0.45]], [[0.45]]])
+    with pytest.raises(CheckpointError, match=r"1 keys unexpected .*processor\.mean"):
+        check_complete(model, weights | extras, "c.py", "e.pth")
