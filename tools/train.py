@@ -7,7 +7,11 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from polynl_mm.datasets.annotations import check_datasets
-from polynl_mm.runtime import require_mmaction2, user_errors
+from polynl_mm.runtime import (
+    require_mmaction2,
+    testing_views,  # noqa: F401  (registers its hook)
+    user_errors,
+)
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_run_options, parse_run
 from polynl_mm.runtime.configs import (
@@ -170,6 +174,8 @@ def main(argv: list[str] | None = None) -> None:
         make_resumable(cfg)
         if args.accelerate_non_local:
             add_hook(cfg, "AccelerateNonLocalHook")
+        if cfg.get("val_cfg"):
+            add_hook(cfg, "BoundedViewsHook")
         check_datasets(cfg, ("train", "val"))
         with process_group(cfg, args.launcher):
             build_runner(cfg).train()

@@ -25,7 +25,7 @@ DEFAULT_SEGMENTS = 8
 
 @HOOKS.register_module()
 class BoundedViewsHook(Hook):
-    """Bounds the views that a test runs at once; see :func:`bound_testing_views`.
+    """Bounds the views that are evaluated at once; see :func:`bound_testing_views`.
 
     Args:
         max_testing_views (int | None): As for :func:`bound_testing_views`.
@@ -34,6 +34,11 @@ class BoundedViewsHook(Hook):
     def __init__(self, max_testing_views: int | None = None):
         self.max_testing_views = max_testing_views
         self._undo: Callable[[], None] = lambda: None
+
+    def before_train(self, runner) -> None:
+        """Meet a bound that does not work before an epoch is spent."""
+        self.before_test(runner)
+        self._undo()
 
     def before_test(self, runner) -> None:
         """Bound the model's views."""
@@ -45,6 +50,9 @@ class BoundedViewsHook(Hook):
     def after_test(self, runner) -> None:
         """Leave the model as it was."""
         self._undo()
+
+    # Validation is a test in the midst of training.
+    before_val, after_val = before_test, after_test
 
 
 def bound_testing_views(

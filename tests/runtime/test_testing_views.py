@@ -1,11 +1,13 @@
 """Scores do not depend on how many views go through the network at once."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.registry import init_default_scope
 from small_backbones import BACKBONES
 
-from polynl_mm.runtime.testing_views import bound_testing_views
+from polynl_mm.runtime.testing_views import BoundedViewsHook, bound_testing_views
 from polynl_mm.runtime.user_errors import UserError
 
 # name: (width of the features, head, whether frames are samples)
@@ -143,3 +145,26 @@ def test_unfit_bounds():
     with pytest.raises(UserError, match="not for Linear"):
         bound_testing_views(torch.nn.Linear(1, 1), 4)
     bound_testing_views(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", ["ResNet3dSlowOnly", "ResNetTSM"])
+@torch.no_grad()
+def test_bound_of_the_config_holds_in_validation(name):
+    """MMAction2's own bound takes a batch of one, and no 2D recognizer."""
+    plain = build_recognizer(name)
+    bounded = build_recognizer(name, max_testing_views=8)
+    bounded.load_state_dict(plain.state_dict())
+    runner, hook = SimpleNamespace(model=bounded), BoundedViewsHook()
+    hook.before_train(runner)
+    hook.before_val(runner)
+    found = bounded.val_step(make_batch(name, videos=2))
+    hook.after_val(runner)
+    for is_, should in zip(found, plain.val_step(make_batch(name, 2)), strict=True):
+        torch.testing.assert_close(is_.pred_score, should.pred_score)
+    assert bounded.test_cfg == dict(max_testing_views=8)
+
+
+def test_unfit_bound_is_met_before_training():
+    runner = SimpleNamespace(model=build_recognizer("ResNetTSM", max_testing_views=3))
+    with pytest.raises(UserError, match="give a multiple of 8"):
+        BoundedViewsHook().before_train(runner)
