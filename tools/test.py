@@ -14,6 +14,7 @@ from polynl_mm.runtime import (
 from polynl_mm.runtime.atomic_files import write_json
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_run_options, parse_run
+from polynl_mm.runtime.config_values import check_values
 from polynl_mm.runtime.configs import (
     add_hook,
     build_runner,
@@ -139,6 +140,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_config(args.config, args.cfg_options)
         if not cfg.get("test_dataloader"):
             raise UserError(f"{args.config} has no test_dataloader to test with.")
+        check_values(cfg)
         merge_args(cfg, args)
         unshard(cfg)
         if args.accelerate_non_local:

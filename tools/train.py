@@ -14,6 +14,7 @@ from polynl_mm.runtime import (
 )
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_run_options, parse_run
+from polynl_mm.runtime.config_values import check_values
 from polynl_mm.runtime.configs import (
     add_hook,
     build_runner,
@@ -170,8 +171,10 @@ def main(argv: list[str] | None = None) -> None:
         merge_args(cfg, args)
         if not cfg.get("train_dataloader"):
             raise UserError(f"{args.config} has no train_dataloader to train with.")
+        check_values(cfg)
         set_start(cfg, args)
         make_resumable(cfg)
+        add_hook(cfg, "SomethingToTrainHook")
         if args.accelerate_non_local:
             add_hook(cfg, "AccelerateNonLocalHook")
         if cfg.get("val_cfg"):

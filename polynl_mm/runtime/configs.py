@@ -83,9 +83,17 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise UserError(
             f"{path} cannot import what it names: {_reason_of_import(error)}"
         ) from error
-    except SyntaxError:
-        raise  # explained as it is
+    except SyntaxError as error:
+        if error.filename != "<unknown>":
+            raise  # explained as it is
+        line = (error.text or "").strip()
+        raise UserError(
+            f"{path}, or one it inherits, is not valid Python: line {error.lineno}: "
+            f"{error.msg}: {line}"
+        ) from error
     except Exception as error:
+        if "in child config cannot inherit from base" in str(error):
+            raise UserError(f"{path}: {' '.join(str(error).split())}") from error
         place = _place_in_config(error)
         if place is None:
             raise

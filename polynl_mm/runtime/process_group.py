@@ -21,6 +21,7 @@ from polynl_mm.runtime.lost_ranks import explaining_lost_ranks
 from polynl_mm.runtime.user_errors import UserError
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+SYNC_NORMS = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
 DEFAULT_PORT = "29500"
 
 
@@ -86,6 +87,12 @@ def prepare_process_group(cfg, launcher: str) -> None:
             "sync_bn needs GPUs: torch has no SyncBatchNorm for CPUs; train without it "
             "(--cfg-options sync_bn=None)."
         )
+    norm = _find_sync_norm(cfg.get("model"))
+    if norm is not None:
+        raise UserError(
+            f"{norm} needs GPUs: torch has no SyncBatchNorm for CPUs; train with "
+            "another norm_cfg, such as dict(type='BN3d')."
+        )
     if "runner_type" not in cfg:
         cfg.model_wrapper_cfg = _without_devices(cfg.get("model_wrapper_cfg"), cfg)
     elif "FSDP" not in str((cfg.get("strategy") or {}).get("type", "")):
@@ -93,6 +100,20 @@ def prepare_process_group(cfg, launcher: str) -> None:
         cfg.strategy.model_wrapper = _without_devices(
             cfg.strategy.get("model_wrapper"), cfg
         )
+
+
+def _find_sync_norm(tree: object, place: str = "model") -> str | None:
+    """Return where a model's config asks for synchronised normalisation, if it does."""
+    if isinstance(tree, dict):
+        if str(tree.get("type")).rpartition(".")[2] in SYNC_NORMS:
+            return f"{place}.type={tree['type']}"
+        parts = tree.items()
+    elif isinstance(tree, (list, tuple)):
+        parts = enumerate(tree)
+    else:
+        return None
+    found = (_find_sync_norm(part, f"{place}.{key}") for key, part in parts)
+    return next(filter(None, found), None)
 
 
 def _timeout(cfg) -> timedelta | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dataset import worker_init_fn
-from mmengine.dist import all_gather_object, get_rank
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
@@ -85,6 +85,41 @@ class EpochSeedHook(Hook):
         """Seed the iteration where there are no epochs."""
         if not self._by_epoch:
             seed_everything(runner.seed, runner.iter, get_rank())
+
+
+@HOOKS.register_module()
+class SomethingToTrainHook(Hook):
+    """Says where a run would end without having trained anything."""
+
+    priority = "VERY_LOW"
+
+    def before_train(self, runner) -> None:
+        """Look at the data and at where the run stands.
+
+        Raises:
+            UserError: If there is no batch in an epoch.
+        """
+        loader, loop = runner.train_dataloader, runner.train_loop
+        if len(loader) == 0:
+            raise UserError(
+                f"An epoch has no batch: {len(loader.dataset)} samples for a batch of "
+                f"{loader.batch_size} on each of {get_world_size()} processes, and "
+                "drop_last leaves incomplete ones out; take a smaller "
+                "train_dataloader.batch_size."
+            )
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        done, wanted = (
+            (runner.epoch, loop.max_epochs)
+            if by_epoch
+            else (runner.iter, loop.max_iters)
+        )
+        if done >= wanted:
+            unit = "epochs" if by_epoch else "iterations"
+            print_log(
+                f"There is nothing to train: {done} of {wanted} {unit} are done; set "
+                f"train_cfg.max_{'epochs' if by_epoch else 'iters'} to go on.",
+                logger="current",
+            )
 
 
 @HOOKS.register_module()

@@ -19,7 +19,10 @@ from pathlib import Path
 PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-NOT_REGISTERED = re.compile(r"(\S+) is not in the (\S+) registry\.")
+NOT_REGISTERED = re.compile(r"(\S+) is not in the (.+?) registry\.")
+BAD_PRODUCT = re.compile(
+    r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)"
+)
 BAD_ARGUMENT = re.compile(
     r"(got an unexpected keyword argument|missing \d+ required|multiple values)"
 )
@@ -84,8 +87,8 @@ def explain(error: BaseException) -> str | None:
     Returns:
         str | None: The sentence. A :class:`UserError`, a ``ValueError`` raised by
         polynl_mm's own code, a name that a registry does not hold, an argument that
-        a class named in the config does not take, and a config that is not valid
-        Python have one.
+        a class named in the config does not take or refuses, a package that such a
+        class needs, and a config that is not valid Python have one.
     """
     for link in _chain(error):
         if isinstance(link, UserError):
@@ -96,6 +99,9 @@ def explain(error: BaseException) -> str | None:
             or _explain_registry(link)
             or _explain_argument(link)
             or _explain_optimizer(link)
+            or _explain_built(link)
+            or _explain_head(link)
+            or _explain_missing_package(link)
             or _explain_syntax(link)
         )
         if sentence:
@@ -242,6 +248,49 @@ def _explain_optimizer(error: BaseException) -> str | None:
 
             hint = did_you_mean(str(cfg["type"]), OPTIMIZERS.module_dict)
             return f"The config asks for the unknown optimizer {cfg['type']!r}{hint}"
+    return None
+
+
+def _explain_built(error: BaseException) -> str | None:
+    """Explain what a class of the config, or its data loader, says of its arguments."""
+    if not isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):
+        return None
+    frames = _frames(error)
+    if not frames or frames[-1].f_code.co_filename.startswith(PACKAGE_FOLDER):
+        return None
+    last = frames[-1].f_code
+    if last.co_filename.endswith("torch/utils/data/dataloader.py"):
+        return f"A data loader of the config cannot be built: {first_line(error)}"
+    built = _being_constructed(error)
+    if built is None:
+        return None
+    name = getattr(built, "__name__", str(built))
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    return (
+        f"{name} cannot be built with its arguments in the config: {reason} "
+        "(POLYNL_DEBUG=1 shows where)"
+    )
+
+
+def _explain_head(error: BaseException) -> str | None:
+    """Explain a classifier that is not as wide as the features it gets."""
+    found = isinstance(error, RuntimeError) and BAD_PRODUCT.search(str(error))
+    if not found:
+        return None
+    for frame in _frames(error):
+        head = frame.f_locals.get("self")
+        if type(head).__module__.startswith("mmaction.models.heads"):
+            return (
+                f"{type(head).__name__} was built with in_channels={found[2]}, but the "
+                f"backbone gives {found[1]} channels; set model.cls_head.in_channels="
+                f"{found[1]}."
+            )
+    return None
+
+
+def _explain_missing_package(error: BaseException) -> str | None:
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return f"What the config asks for needs a package: {first_line(error)}"
     return None
 
 
