@@ -83,7 +83,8 @@ def test_one_sentence(tool, tiny_config, tmp_path, capsys, options, sentence):
             r"param_scheduler\.0\.milestones\.0 is a whole number from 0, not 'a'",
         ),
         (
-            "visualizer['vis_backends'] = [dict(type='LocalVisBakend')]",
+            "visualizer = dict(type='ActionVisualizer', name='new',"
+            " vis_backends=[dict(type='LocalVisBakend')])",
             r"did you mean 'LocalVisBackend'",
         ),
         (
