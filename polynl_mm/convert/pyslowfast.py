@@ -49,6 +49,8 @@ NON_LOCAL_LAYERS = {
     "bn": "conv_out.bn",
     "norm": "conv_out.bn",
 }
+# The number by which torch.save's old format begins, as a pickle holds it.
+TORCH_MAGIC = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
 # PySlowFast's own defaults, of what the weights do not tell.
 DEFAULTS: dict[str, Any] = {
     "NONLOCAL.INSTANTIATION": "dot_product",
@@ -62,6 +64,8 @@ DEFAULTS: dict[str, Any] = {
     "DATA.STD": [0.225, 0.225, 0.225],
     "DATA.REVERSE_INPUT_CHANNEL": False,
     "MODEL.DROPOUT_RATE": 0.5,
+    "MODEL.HEAD_ACT": "softmax",
+    "DETECTION.ENABLE": False,
 }
 
 
@@ -73,15 +77,21 @@ class Source:
         weights (dict[str, Tensor]): Under PySlowFast's names.
         settings (dict): PySlowFast's config, as far as it is known.
         others (list[str]): Names in the file that are no weights of the network.
+        defaulted (dict[str, Any]): Settings that were asked for and are not known, with
+            PySlowFast's defaults.
     """
 
     weights: dict[str, Tensor]
     settings: dict[str, Any] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    # Settings that the source does not tell, and what they were taken to be.
+    defaulted: dict[str, Any] = field(default_factory=dict)
 
     def setting(self, name: str) -> Any:
         """Return a setting such as ``NONLOCAL.POOL``, or PySlowFast's default."""
-        return self.known(name, DEFAULTS.get(name))
+        if self.known(name) is None:
+            self.defaulted[name] = DEFAULTS[name]
+        return self.known(name, DEFAULTS[name])
 
     def known(self, name: str, default: Any = None) -> Any:
         """Return a setting, or ``default`` where the file does not tell it."""
@@ -111,7 +121,8 @@ def read_pyslowfast(file: str, config: str | None = None) -> Source:
     """Read a checkpoint of PySlowFast.
 
     Args:
-        file (str): A ``.pyth`` file with ``model_state``, or a ``.pkl`` file of Caffe2.
+        file (str): A torch file with ``model_state``, or a file of Caffe2; which of
+            them is told by its content.
         config (str | None): The model's ``.yaml``; default the one in the checkpoint.
 
     Returns:
@@ -123,7 +134,7 @@ def read_pyslowfast(file: str, config: str | None = None) -> Source:
     """
     settings: dict[str, Any] = {}
     others: list[str] = []
-    if Path(file).suffix == ".pkl":
+    if _is_caffe2(file):
         weights, others = read_caffe2(os.path.expanduser(file))
     else:
         loaded = load_safely(file, "cpu")
@@ -142,6 +153,18 @@ def read_pyslowfast(file: str, config: str | None = None) -> Source:
             else:
                 settings[section] = values
     return Source(weights, settings, others)
+
+
+def _is_caffe2(file: str) -> bool:
+    """Return whether a file is a plain pickle: torch's are zip archives, or begin
+    with a pickled number of their own.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        return path.suffix == ".pkl"  # whose reader says what is missing
+    with open(path, "rb") as opened:
+        start = opened.read(64)
+    return start[:1] == b"\x80" and TORCH_MAGIC not in start
 
 
 def convert_weights(source: Source) -> dict[str, Tensor]:

@@ -13,7 +13,26 @@ DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
 MODES = {"softmax": "embedded_gaussian", "dot_product": "dot_product"}
 # After res2, these pool over time by 2.
 POOLED_ARCHS = {"i3d", "c2d"}
-UNPOOLED_ARCHS = {"i3d_nopool", "c2d_nopool", "2d", "slow", "slowonly", "slowfast"}
+UNPOOLED_ARCHS = {
+    "i3d_nopool",
+    "c2d_nopool",
+    "slow_i3d",
+    "slow_c2d",
+    "2d",
+    "slow",
+    "slowonly",
+    "slowfast",
+}
+MODEL_NAMES = ("ResNet", "ResNet_nopool", "SlowFast")
+# What the head makes of its scores: what averages them over views, and its note.
+HEAD_ACTS = {
+    "softmax": ("prob", None),
+    "none": ("score", None),
+    "sigmoid": (
+        "score",
+        "MODEL.HEAD_ACT sigmoid is left to you: the head gives the scores before it",
+    ),
+}
 
 
 def describe_model(source: Source) -> tuple[dict, list[str]]:
@@ -30,8 +49,9 @@ def describe_model(source: Source) -> tuple[dict, list[str]]:
         CheckpointError: If the weights are of no bottleneck ResNet of PySlowFast.
         UserError: If the model has something that MMAction2's backbones have not.
     """
+    _check_settings(source)
     try:
-        return _describe(source)
+        model, assumed = _describe(source)
     except (
         TypeError,
         IndexError,
@@ -43,6 +63,29 @@ def describe_model(source: Source) -> tuple[dict, list[str]]:
             "The weights or settings have not the form of PySlowFast's: "
             f"{first_line(error)}."
         ) from error
+    if not source.settings:
+        told = ", ".join(f"{key} {value}" for key, value in source.defaulted.items())
+        assumed.append(f"without PySlowFast's config these are assumed: {told}")
+    return model, assumed
+
+
+def _check_settings(source: Source) -> None:
+    """Refuse what would be another network than these weights are of."""
+    if source.setting("DETECTION.ENABLE"):
+        raise UserError(
+            "DETECTION.ENABLE is set: the model finds people in boxes, which a "
+            "recognizer of clips does not; convert a model trained without it."
+        )
+    name = source.known("MODEL.MODEL_NAME", "ResNet")
+    if name not in MODEL_NAMES:
+        raise UserError(
+            f"MODEL.MODEL_NAME is one of {', '.join(MODEL_NAMES)}, not {name!r}."
+        )
+    activation = source.setting("MODEL.HEAD_ACT")
+    if activation not in HEAD_ACTS:
+        raise UserError(
+            f"MODEL.HEAD_ACT is one of {', '.join(HEAD_ACTS)}, not {activation!r}."
+        )
 
 
 def _describe(source: Source) -> tuple[dict, list[str]]:
@@ -73,6 +116,9 @@ def _describe(source: Source) -> tuple[dict, list[str]]:
         backbone = dict(backbone, type="WithPlugins", of=backbone["type"])
         backbone["plugins"] = plugins
     model = dict(type="Recognizer3D", backbone=backbone)
+    average, note = HEAD_ACTS[source.setting("MODEL.HEAD_ACT")]
+    if note:
+        assumed.append(note)
     if "head.projection.weight" in source.weights:
         classes, channels = source.shape("head.projection.weight")[:2]
         model["cls_head"] = dict(
@@ -81,7 +127,7 @@ def _describe(source: Source) -> tuple[dict, list[str]]:
             num_classes=classes,
             spatial_type="avg",
             dropout_ratio=source.setting("MODEL.DROPOUT_RATE"),
-            average_clips="prob",
+            average_clips=average,
         )
     model["data_preprocessor"] = dict(
         type="ActionDataPreprocessor",
@@ -196,6 +242,8 @@ def _has_norm(source: Source, blocks: tuple, pathway: int) -> bool:
 
 
 def _is_pooled_over_time(source: Source, pathway: dict, assumed: list[str]) -> bool:
+    if source.known("MODEL.MODEL_NAME") == "ResNet_nopool":
+        return False  # whatever the architecture's table says
     arch = source.known("MODEL.ARCH")
     if arch is None:
         pooled = pathway["conv1_kernel"][0] > 1

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polynl_mm.ops.precision import accumulate_dtype
+from polynl_mm.ops.products import apply_function
 
 # The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
 _BLOCKS = 4
@@ -33,7 +34,7 @@ def gram(x: Tensor, *, with_mean: bool = False) -> tuple[Tensor, Tensor]:
         float32 or better; and ``x``, to go on with, so that in the backward pass what
         comes from there and what comes through the Gram matrix meet in one product.
     """
-    return _Gram.apply(x, with_mean)
+    return apply_function(_Gram, x, with_mean)
 
 
 def symmetric_share(channels: int) -> float:
@@ -70,7 +71,7 @@ def apply_matrix(
     matrix, scale, shift = (
         None if t is None else t.to(x.dtype) for t in (matrix, scale, shift)
     )
-    return _ApplyMatrix.apply(x, matrix, scale, shift)
+    return apply_function(_ApplyMatrix, x, matrix, scale, shift)
 
 
 def with_bias(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:

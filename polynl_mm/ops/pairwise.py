@@ -18,7 +18,7 @@ from polynl_mm.ops.precision import (
     compute_dtype,
     without_autocast,
 )
-from polynl_mm.ops.products import thin_product
+from polynl_mm.ops.products import apply_function, thin_product
 
 # Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve, and
 # enough work for one launch on a GPU.
@@ -57,7 +57,7 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
         if _has_fused_kernel(theta, g) and (theta.is_cuda or not trains):
             return _gaussian_fused(theta, phi, g, factor)
         wide = cast(accumulate_dtype(theta), theta, phi, g)
-        return _ChunkedGaussian.apply(*wide, factor).to(dtype)
+        return apply_function(_ChunkedGaussian, *wide, factor).to(dtype)
 
 
 def non_local_stage(
@@ -129,7 +129,7 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tens
         a, b = (t.double() / phi.shape[2] for t in (a, b))
         if back is None:
             return _sum_prefixes(a, b, g, *prefixes, with_slope=False)[0]
-        return _RampSum.apply(a, b, g, *prefixes, *back)[0]
+        return apply_function(_RampSum, a, b, g, *prefixes, *back)[0]
 
 
 def _find_prefixes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -276,7 +276,7 @@ class _ChunkedGaussian(torch.autograd.Function):
 
     @staticmethod
     def forward(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
-        if _has_fused_kernel(theta, g):
+        if _has_fused_kernel(theta, g) and not torch.jit.is_tracing():
             return _gaussian_fused(theta, phi, g, factor)
         query = theta * factor
         y = g.new_empty(*g.shape[:2], theta.shape[2])

@@ -6,8 +6,27 @@ the number of positions, which is less where a block looks along a short axis (8
 of 256 channels).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any:
+    """Apply a function with gradients of its own, or trace what it does.
+
+    A traced graph holds no Python; its gradients are those of the operations.
+
+    Args:
+        function (type[torch.autograd.Function]): The function.
+        *inputs: What its ``forward`` takes.
+
+    Returns:
+        Any: What its ``forward`` returns.
+    """
+    if torch.jit.is_tracing():
+        return function.forward(*inputs)
+    return function.apply(*inputs)
 
 
 def thin_product(

@@ -28,6 +28,7 @@ def install() -> None:
     from polynl_mm.runtime.atomic_files import install_atomic_files
     from polynl_mm.runtime.checkpoints import install_safe_loading
     from polynl_mm.runtime.missing_drn import supply_missing_drn
+    from polynl_mm.runtime.operation_counters import count_all_products
 
     if torch.distributed.is_available():
         from polynl_mm.runtime import sharding  # noqa: F401  (registers its strategy)
@@ -35,3 +36,4 @@ def install() -> None:
     supply_missing_drn()
     install_safe_loading()
     install_atomic_files()
+    count_all_products()

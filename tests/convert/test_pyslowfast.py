@@ -48,6 +48,12 @@ MODELS = {
         ),
         "slowfast",
     ),
+    "c2d_unpooled_by_its_model": (
+        dict(temporal=C2D, places=FIVE),
+        "c2d\n  MODEL_NAME: ResNet_nopool",
+    ),
+    "i3d_unpooled": (dict(temporal=I3D, places=FIVE), "slow_i3d"),
+    "c2d_unpooled": (dict(temporal=C2D, places=FIVE), "slow_c2d"),
     "i3d_pooled": (
         dict(temporal=I3D, places=FIVE, pool=(1, 2, 2), pool_time=True),
         "i3d",
@@ -216,6 +222,7 @@ def test_assumptions_are_said(tmp_path):
         "MODEL.ARCH",
         "NONLOCAL.INSTANTIATION",
         "NONLOCAL.POOL",
+        "without",
     ]
     cfg = described["backbone"]["plugins"][0]["cfg"]
     assert cfg["mode"] == "dot_product" and cfg["pool_first"]
@@ -250,3 +257,49 @@ def test_unfit_model_is_refused(tmp_path):
     model = build_recognizer(Config(dict(model=describe_model(other)[0])), "b")
     with pytest.raises(CheckpointError, match="not those of the model of b"):
         fit_weights(convert_weights(source), model, "b")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("DETECTION:\n  ENABLE: true\n", "DETECTION.ENABLE is set: .* people in boxes"),
+        ("MODEL:\n  MODEL_NAME: MViT\n", "MODEL_NAME is one of .* not 'MViT'"),
+        ("MODEL:\n  HEAD_ACT: tanh\n", "HEAD_ACT is one of .* not 'tanh'"),
+        ("MODEL:\n  ARCH: slow_x\n", "ARCH 'slow_x' of PySlowFast is no ResNet"),
+    ],
+)
+def test_settings_of_other_networks_are_refused(tmp_path, settings, sentence):
+    module = randomize(PySlowFast(SLOW, places=FIVE))
+    source = read_pyslowfast(save(tmp_path / "a.pyth", module, settings))
+    with pytest.raises(UserError, match=sentence):
+        describe_model(source)
+
+
+@pytest.mark.parametrize(
+    ("activation", "average", "notes"),
+    [("softmax", "prob", 0), ("none", "score", 0), ("sigmoid", "score", 1)],
+)
+def test_activation_of_the_head(tmp_path, activation, average, notes):
+    module = randomize(PySlowFast(SLOW))
+    settings = f"MODEL:\n  ARCH: slow\n  HEAD_ACT: {activation}\n"
+    source = read_pyslowfast(save(tmp_path / "a.pyth", module, settings))
+    model, assumed = describe_model(source)
+    assert model["cls_head"]["average_clips"] == average
+    assert len(assumed) == notes
+
+
+def test_what_is_assumed_without_a_config_is_said(tmp_path):
+    module = randomize(PySlowFast(SLOW))
+    source = read_pyslowfast(save(tmp_path / "a.pyth", module))
+    said = " ".join(describe_model(source)[1])
+    for key in ("SPATIAL_STRIDES", "SPATIAL_DILATIONS", "MEAN", "REVERSE_INPUT_CH"):
+        assert key in said
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old_format"])
+def test_torch_file_of_any_suffix(tmp_path, zipped):
+    module = randomize(PySlowFast(SLOW))
+    content = dict(model_state=module.state_dict())
+    file = tmp_path / "a.pkl"
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    assert set(read_pyslowfast(str(file)).weights) == set(module.state_dict())
