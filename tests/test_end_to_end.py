@@ -82,7 +82,7 @@ def run(*command, cwd, status=0):
 
 
 def test_from_videos_to_a_confusion_matrix(downloads, tool):
-    pytest.importorskip("av", reason='needs PyAV: pip install "polynl_mm[data]"')
+    pytest.importorskip("av", reason="needs PyAV: pip install av")
     tools, data = REPO / "tools", downloads / "data"
     python = sys.executable
 

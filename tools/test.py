@@ -6,6 +6,7 @@ import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.dist import is_main_process
 
 from polynl_mm.datasets.annotations import check_datasets
+from polynl_mm.datasets.bad_videos import stop_at_bad_videos
 from polynl_mm.runtime import (
     require_mmaction2,
     testing_views,  # noqa: F401  (registers its hook)
@@ -147,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
             add_hook(cfg, "AccelerateNonLocalHook")
         expect_checkpoint(cfg, args.config, args.checkpoint, complete=True)
         check_datasets(cfg, ("test",))
+        stop_at_bad_videos(cfg)
         with process_group(cfg, args.launcher):
             metrics = build_runner(cfg).test()
             if args.metrics and is_main_process():

@@ -7,6 +7,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from polynl_mm.datasets.annotations import check_datasets
+from polynl_mm.datasets.bad_videos import stop_at_bad_videos
 from polynl_mm.runtime import (
     require_mmaction2,
     testing_views,  # noqa: F401  (registers its hook)
@@ -180,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
         if cfg.get("val_cfg"):
             add_hook(cfg, "BoundedViewsHook")
         check_datasets(cfg, ("train", "val"))
+        stop_at_bad_videos(cfg)
         with process_group(cfg, args.launcher):
             build_runner(cfg).train()
 

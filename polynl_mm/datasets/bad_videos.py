@@ -185,6 +185,13 @@ class BadVideosHook(Hook):
     def _count_training(self, runner) -> None:
         bad = self._lists["train"]
         bad.gather(runner, "Bad video")
+        if bad.known and self.max_share == 0:
+            path, reason = next(iter(bad.known.items()))
+            self._stop(
+                f"The training video {path} cannot be read: {reason}. Replace such "
+                "files by other videos with custom_hooks=[dict(type='BadVideosHook')] "
+                "in the config, or find them all with tools/data/check_videos.py."
+            )
         if len(bad.known) > self.max_share * bad.total:
             self._stop(
                 f"{bad.summary()} cannot be read, and BadVideosHook allows "
@@ -221,6 +228,30 @@ class BadVideosHook(Hook):
                 f"{bad.summary()} could not be read and count as wrong; they are "
                 f"listed in {bad.file}."
             )
+
+
+def stop_at_bad_videos(cfg) -> None:
+    """Have a run whose config has no BadVideosHook name the file that ends it; in place.
+
+    Where a pipeline decodes no videos, nothing changes.
+
+    Args:
+        cfg (mmengine.Config): The config of a run.
+    """
+    hooks = list(cfg.get("custom_hooks") or [])
+    pipelines = []
+    for split in SPLIT_NAMES:
+        loader = cfg.get(f"{split}_dataloader")
+        if loader:
+            dataset = loader.get("dataset") if isinstance(loader, dict) else None
+            pipelines.append((dataset or {}).get("pipeline") or [])
+    if any(str(h.get("type")).endswith("BadVideosHook") for h in hooks) or not all(
+        any(DECODER.fullmatch(str(step.get("type"))) for step in steps)
+        for steps in pipelines
+    ):
+        return
+    stopping = {"type": "BadVideosHook", "max_share": 0, "_scope_": "mmengine"}
+    cfg.custom_hooks = [*hooks, stopping]
 
 
 class _BadVideos:

@@ -76,8 +76,7 @@ def resize_videos(
     """
     if importlib.util.find_spec("av") is None:
         raise UserError(
-            'Resizing videos needs PyAV: pip install "polynl_mm[data]", or pip install '
-            "av."
+            'Resizing videos needs PyAV, which is not installed: pip install "av>=15"'
         )
     source, target = Path(source), Path(target)
     found = find_videos(source)

@@ -118,7 +118,7 @@ def require_packages() -> None:
     if missing:
         raise ImportError(
             f"Exporting needs {', '.join(missing)}, not installed here: "
-            'pip install "polynl_mm[deployment]"'
+            f"pip install {' '.join(PACKAGES)}"
         )
     if Version(torch.__version__) < TORCH_FROM:
         raise ImportError(

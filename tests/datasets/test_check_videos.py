@@ -222,7 +222,7 @@ def test_where_matroska_files_are_cut(shared_videos, tmp_path):
 
 
 def write_av1(path):
-    av = pytest.importorskip("av", reason='needs PyAV: pip install "polynl_mm[data]"')
+    av = pytest.importorskip("av", reason="needs PyAV: pip install av")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libsvtav1", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"

@@ -14,7 +14,7 @@ from polynl_mm.datasets.resized_video import (
     target_size,
 )
 
-av = pytest.importorskip("av", reason='needs PyAV: pip install "polynl_mm[data]"')
+av = pytest.importorskip("av", reason="needs PyAV: pip install av")
 
 SMALLER = ResizeParameters(short_side=64)
 FRAMES = 10

@@ -31,7 +31,7 @@ def downloads(tmp_path):
 
 
 def test_from_downloads_to_a_list_that_loads(downloads, tmp_path, tool, capsys):
-    pytest.importorskip("av", reason='needs PyAV: pip install "polynl_mm[data]"')
+    pytest.importorskip("av", reason="needs PyAV: pip install av")
     small, listed = tmp_path / "videos", tmp_path / "list.txt"
     with pytest.raises(SystemExit) as stop:
         tool("data/resize_videos").main(

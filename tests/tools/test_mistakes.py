@@ -1,6 +1,7 @@
 """Values of a config that cannot work: one sentence each, before an epoch is spent."""
 
 import re
+import shutil
 from importlib.util import find_spec
 
 import pytest
@@ -133,3 +134,25 @@ def test_no_workers_where_the_config_keeps_them(tool, tiny_config, tmp_path):
     arguments = ["--work-dir", str(tmp_path / "w"), "--cfg-options", *options]
     tool("train").main([str(config), *arguments])
     assert (tmp_path / "w" / "epoch_1.pth").is_file()
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_damaged_video_is_named(
+    tool, tiny_config, tiny_dataset, tmp_path, capsys, name
+):
+    """Without BadVideosHook in the config: its name, the hook, and who finds others."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_dataset, data)
+    (data / "videos" / "7.mp4").write_bytes(b"no video" * 100)
+    config = tiny_config(tmp_path / "c.py", data=data)
+    arguments = [str(config), "--work-dir", str(tmp_path / "w")]
+    if name == "test":
+        tool("train").main([str(tiny_config(tmp_path / "d.py")), *arguments[1:]])
+        arguments.insert(1, str(tmp_path / "w" / "epoch_1.pth"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        tool(name).main(arguments)
+    said = [x for x in capsys.readouterr().err.splitlines() if x.startswith("Error: ")]
+    assert left.value.code == 2 and len(said) == 1
+    assert "7.mp4 cannot be read: " in said[0] and "BadVideosHook" in said[0]
+    assert name == "test" or "tools/data/check_videos.py" in said[0]
