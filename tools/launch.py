@@ -65,7 +65,7 @@ def main() -> int:
             how = f"was killed by {signal.Signals(-failure.exitcode).name}"
         print(
             f"Error: rank {rank} (process {failure.pid}) {how}, so all ranks were "
-            "ended; resume with --resume.",
+            "ended; what its checkpoints hold goes on with --resume.",
             file=sys.stderr,
         )
         return 1

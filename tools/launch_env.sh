@@ -25,15 +25,30 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 
+# check_number NAME LOW HIGH: end if a variable is set and is no number of the range.
+check_number() {
+    local value=${!1:-}
+    case $value in
+        '') return ;;
+        *[!0-9]* | ??????*) ;;
+        *) ((10#$value < $2 || 10#$value > $3)) || return 0 ;;
+    esac
+    fail "$1 must be a number from $2 to $3, not '$value'."
+}
+
 # launch PROCESSES TOOL [arguments]: run a tool of this folder under torchrun.
 launch() {
     local processes=$1 tool=$2 cores
     shift 2
     case $processes in
-        '' | *[!0-9]* | 0)
-            fail "GPUS must be a number of processes from 1, not '$processes'."
+        '' | *[!0-9]* | 0* | ?????*)
+            fail "GPUS must be a number of processes from 1 to 9999, not '$processes'."
             ;;
     esac
+    check_number NNODES 1 9999
+    check_number NODE_RANK 0 9999
+    check_number PORT 1 65535
+    check_number OMP_NUM_THREADS 1 9999
     if [ -z "${OMP_NUM_THREADS:-}" ]; then
         cores=$(nproc)
         export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))

@@ -26,6 +26,7 @@ from polynl_mm.runtime.configs import (
 from polynl_mm.runtime.process_group import process_group
 from polynl_mm.runtime.resumable import find_checkpoint_to_resume, make_resumable
 from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.runtime.work_dirs import hold_work_dir
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -174,6 +175,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{args.config} has no train_dataloader to train with.")
         check_values(cfg)
         set_start(cfg, args)
+        hold_work_dir(cfg.work_dir, resumes=bool(cfg.get("resume")))
         make_resumable(cfg)
         add_hook(cfg, "SomethingToTrainHook")
         if args.accelerate_non_local:

@@ -231,7 +231,7 @@ class BadVideosHook(Hook):
 
 
 def stop_at_bad_videos(cfg) -> None:
-    """Have a run without a BadVideosHook of its own name the file that ends it; in place.
+    """Have a run without a BadVideosHook name the file that ends it; in place.
 
     Where a pipeline decodes no videos, nothing changes.
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from polynl_mm.deployment.formulas import with_formulas
 from polynl_mm.runtime.atomic_files import renamed_when_complete
+from polynl_mm.runtime.testing_views import frames_of_a_view
 from polynl_mm.runtime.user_errors import UserError, first_line
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -145,6 +146,12 @@ def check_view(recognizer: nn.Module, shape: Sequence[int]) -> None:
             f"--shape of a {type(recognizer).__name__} is {layout}, such as "
             f"{'8 3 224 224' if flat else '3 8 224 224'}, not "
             f"{' '.join(map(str, shape))}."
+        )
+    clip = frames_of_a_view(recognizer) if flat else None
+    if clip and shape[0] % clip:
+        raise UserError(
+            f"--shape gives a view of {shape[0]} frames, but this recognizer takes "
+            f"them by {clip} (num_segments); give a multiple of {clip}."
         )
 
 

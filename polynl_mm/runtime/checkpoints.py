@@ -33,6 +33,7 @@ from mmengine.fileio import load as load_file
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line
 
@@ -121,7 +122,43 @@ def load_safely(
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         raise CheckpointError(_unreadable(file, name)) from error
+    check_tensors(loaded, name)
     return _without_instructions(loaded, name, file)
+
+
+def check_tensors(loaded: Any, name: str) -> None:
+    """Refuse tensors that are no plain numbers of their own in memory.
+
+    Args:
+        loaded (Any): What a checkpoint holds.
+        name (str): What to call the file in errors.
+
+    Raises:
+        CheckpointError: If a tensor is sparse, quantised, on the meta device, or larger
+            than what the file stores of it.
+    """
+    try:
+        leaves = tree_flatten_with_path(loaded)[0]
+    except RecursionError as error:
+        raise CheckpointError(
+            f"{name} is nested too deep to be a checkpoint."
+        ) from error
+    for path, value in leaves:
+        if not isinstance(value, torch.Tensor):
+            continue
+        what = None
+        if value.layout != torch.strided:
+            what = f"a tensor of layout {value.layout}"
+        elif value.is_quantized:
+            what = "a quantised tensor"
+        elif value.is_meta:
+            what = "a tensor without numbers, of the meta device"
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            what = f"a tensor of {value.numel()} numbers of which it stores fewer"
+        if what:
+            raise CheckpointError(
+                f"{name} holds {what} in {keystr(path)}; it must have plain tensors."
+            )
 
 
 def check_records(file: str | os.PathLike | BinaryIO, name: str) -> None:

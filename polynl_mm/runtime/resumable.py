@@ -7,6 +7,7 @@ is written, lets one rank alone end where the disk is full, and cannot resume wh
 """
 
 import contextlib
+import logging
 import os.path as osp
 import random
 import re
@@ -87,11 +88,71 @@ class EpochSeedHook(Hook):
             seed_everything(runner.seed, runner.iter, get_rank())
 
 
+def check_resumable(checkpoint: dict) -> None:
+    """Refuse a checkpoint that does not say where its training stood.
+
+    Args:
+        checkpoint (dict): What ``--resume`` loaded.
+
+    Raises:
+        UserError: Naming the entry that is missing or of another kind.
+    """
+    forms = {
+        "meta": dict,
+        "message_hub": dict,
+        "optimizer": dict,
+        "param_schedulers": (list, dict),
+    }
+    for key, form in forms.items():
+        optional = key in ("optimizer", "param_schedulers") and key not in checkpoint
+        if not optional and not isinstance(checkpoint.get(key), form):
+            kind = type(checkpoint.get(key)).__name__
+            raise UserError(
+                f"The checkpoint cannot be resumed: its {key} is a {kind}, not what a "
+                "training stores; to start from its weights alone, use "
+                "--cfg-options load_from=CHECKPOINT without --resume."
+            )
+    for key in ("epoch", "iter"):
+        value = checkpoint["meta"].get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UserError(
+                f"The checkpoint cannot be resumed: its meta.{key} is a whole number "
+                f"from 0, not {value!r}."
+            )
+    groups = checkpoint.get("optimizer", {}).get("param_groups", [])
+    states = checkpoint.get("optimizer", {}).get("state", {})
+    if not isinstance(groups, list) or not isinstance(states, dict):
+        raise UserError(
+            "The checkpoint cannot be resumed: its optimizer has no list of "
+            "param_groups and dict of states."
+        )
+
+
 @HOOKS.register_module()
 class SomethingToTrainHook(Hook):
     """Says where a run would end without having trained anything."""
 
     priority = "VERY_LOW"
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Say where a resumed schedule ends before the training does."""
+        if not runner._resume:
+            return
+        check_resumable(checkpoint)
+        info = checkpoint["message_hub"].get("runtime_info") or {}
+        before, loop = info.get("max_epochs"), runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop):
+            return
+        if isinstance(before, int) and before != loop.max_epochs:
+            print_log(
+                f"The checkpoint is of a training of {before} epochs, this one has "
+                f"{loop.max_epochs}: --resume goes on with the old schedule of the "
+                "learning rate, which is over or cut off then. For a schedule of "
+                f"{loop.max_epochs} epochs start a training from these weights, with "
+                "--cfg-options load_from=CHECKPOINT instead of --resume.",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def before_train(self, runner) -> None:
         """Look at the data and at where the run stands.

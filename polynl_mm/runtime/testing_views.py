@@ -101,7 +101,7 @@ def bound_testing_views(
                 f"{type(recognizer).__name__}."
             )
         return lambda: None
-    clip = _frames_of_a_view(recognizer) if extract is Recognizer2D.extract_feat else 1
+    clip = frames_of_a_view(recognizer) if extract is Recognizer2D.extract_feat else 1
     if max_testing_views and max_testing_views < (clip or 1):
         raise UserError(
             f"max_testing_views={max_testing_views} counts frames in a Recognizer2D, "
@@ -181,11 +181,17 @@ def _feature_extractor(recognizer) -> tuple[torch.nn.Module, str]:
     return backbone, "forward"
 
 
-def _frames_of_a_view(recognizer) -> int | None:
-    """Return how many frames belong together in a 2D backbone; None if unknown.
+def frames_of_a_view(recognizer) -> int | None:
+    """Return how many frames belong together in a 2D backbone.
 
     Temporal shifts and plugins need whole clips. Plain 2D backbones take any number,
     and only their plugins may know of clips.
+
+    Args:
+        recognizer (torch.nn.Module): A Recognizer2D.
+
+    Returns:
+        int | None: The number; None if unknown.
     """
     counts = set()
     for module in recognizer.backbone.modules():

@@ -20,6 +20,7 @@ PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 NOT_REGISTERED = re.compile(r"(\S+) is not in the (.+?) registry\.")
+OPTIMIZER_FILES = ("torch/optim/optimizer.py", "scheduler/param_scheduler.py")
 BAD_PRODUCT = re.compile(
     r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)"
 )
@@ -100,6 +101,7 @@ def explain(error: BaseException) -> str | None:
             or _explain_argument(link)
             or _explain_optimizer(link)
             or _explain_built(link)
+            or _explain_resumed_optimizer(link)
             or _explain_head(link)
             or _explain_missing_package(link)
             or _explain_syntax(link)
@@ -269,6 +271,22 @@ def _explain_built(error: BaseException) -> str | None:
     return (
         f"{name} cannot be built with its arguments in the config: {reason} "
         "(POLYNL_DEBUG=1 shows where)"
+    )
+
+
+def _explain_resumed_optimizer(error: BaseException) -> str | None:
+    """Explain what torch says of an optimizer's state that is not of this model."""
+    frames = _frames(error)
+    if not isinstance(error, (ValueError, KeyError, TypeError)) or not any(
+        frame.f_code.co_name == "load_state_dict"
+        and frame.f_code.co_filename.endswith(OPTIMIZER_FILES)
+        for frame in frames
+    ):
+        return None
+    return (
+        "The checkpoint cannot be resumed: its optimizer or schedule is not of this "
+        f"config ({first_line(error)}); to start from its weights alone, use "
+        "--cfg-options load_from=CHECKPOINT without --resume."
     )
 
 

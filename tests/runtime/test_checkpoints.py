@@ -255,3 +255,37 @@ def test_files_without_checksums_are_named(tmp_path, monkeypatch):
     torch.save({"w": torch.ones(2)}, old, _use_new_zipfile_serialization=False)
     load_safely(old)
     assert "old.pth is in torch's old format, which has no checksums" in said[0]
+
+
+def _nested(depth):
+    value = torch.ones(1)
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (torch.ones(3).to_sparse(), "layout torch.sparse_coo"),
+        (torch.empty(3, device="meta"), "without numbers, of the meta device"),
+        (torch.ones(1).expand(10**9), "of 1000000000 numbers of which it stores fewer"),
+        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "quantised"),
+    ],
+    ids=["sparse", "meta", "expanded", "quantised"],
+)
+@pytest.mark.parametrize("place", ["state_dict", "optimizer"])
+def test_tensors_that_are_no_plain_numbers(tmp_path, value, sentence, place):
+    torch.save({place: {"w": torch.ones(2), "odd": value}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as error:
+        load_safely(tmp_path / "a.pth")
+    said = str(error.value)
+    assert "a.pth" in said and (sentence in said or "can be read safely" in said)
+
+
+def test_views_of_one_storage_are_plain(tmp_path):
+    whole = torch.arange(12.0)
+    content = {"state_dict": {"a": whole[2:7], "b": whole.view(3, 4).T, "c": whole[:0]}}
+    torch.save(content, tmp_path / "a.pth")
+    loaded = load_safely(tmp_path / "a.pth")["state_dict"]
+    assert torch.equal(loaded["b"], content["state_dict"]["b"])

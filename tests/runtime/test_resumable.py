@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from polynl_mm.runtime.atomic_files import AtomicLocalBackend, renamed_when_complete
 from polynl_mm.runtime.resumable import (
     EpochSeedHook,
+    check_resumable,
     find_checkpoint_to_resume,
     make_resumable,
     seed_everything,
@@ -244,3 +245,37 @@ def test_own_set_up_of_the_workers_stays(given, kept):
         SimpleNamespace(train_loop=loop, train_dataloader=loader)
     )
     assert loader.worker_init_fn is (given if kept else seed_worker)
+
+
+WHOLE = dict(
+    meta=dict(epoch=1, iter=6),
+    message_hub={},
+    optimizer=dict(state={}, param_groups=[{}]),
+    param_schedulers=[],
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "entry"),
+    [
+        *((dict(meta=value), "meta") for value in (None, [], "text")),
+        *((dict(message_hub=value), "message_hub") for value in (None, [1])),
+        *((dict(optimizer=value), "optimizer") for value in (None, [], "text")),
+        (dict(optimizer=dict(param_groups={})), "optimizer has no list"),
+        (dict(param_schedulers="text"), "param_schedulers"),
+        *(
+            (
+                dict(meta=dict(epoch=value, iter=1)),
+                "meta.epoch is a whole number from 0",
+            )
+            for value in (-1, "2", None, 1.5, True)
+        ),
+        (dict(meta=dict(epoch=1)), "meta.iter is a whole number from 0, not None"),
+    ],
+    ids=str,
+)
+def test_checkpoints_that_do_not_say_where_they_stood(change, entry):
+    check_resumable(WHOLE)
+    with pytest.raises(UserError, match="cannot be resumed") as error:
+        check_resumable({**WHOLE, **change})
+    assert entry in str(error.value)
