@@ -97,7 +97,14 @@ def _find_at(module: nn.Module, spec: dict[str, Any]) -> list[str]:
             )
     hosts = [_descend(path, known[path]) for path in paths]
     for path, host in zip(paths, hosts, strict=True):
-        if isinstance(known[host], nn.ModuleList | nn.ModuleDict):
+        container = isinstance(known[host], nn.ModuleList | nn.ModuleDict)
+        if container and "forward" in vars(type(known[host])):
+            raise ValueError(
+                f"at: {path!r} is a {type(known[host]).__name__}, which runs what it "
+                "holds and would run the plugin among it; name a module before or "
+                "after it."
+            )
+        if container:
             raise ValueError(
                 f"at: {path!r} is a {type(known[host]).__name__}, which is never "
                 f"called itself; name a module in it, such as '{host}.0'."
@@ -113,11 +120,15 @@ def _find_at(module: nn.Module, spec: dict[str, Any]) -> list[str]:
 def _descend(path: str, host: nn.Module) -> str:
     """Go from a Sequential to its last module, whose output is the same.
 
-    A plugin made a child of the Sequential itself would be run by it once more.
+    A plugin made a child of the Sequential itself would be run by it once more. But
+    not to a norm, which SyncBatchNorm would replace, and the plugin with it: there the
+    plugin is run as the Sequential's last module.
     """
     while isinstance(host, nn.Sequential) and len(host):
-        name, host = list(host.named_children())[-1]
-        path = f"{path}.{name}"
+        name, last = list(host.named_children())[-1]
+        if isinstance(last, nn.modules.batchnorm._BatchNorm):
+            break
+        path, host = f"{path}.{name}", last
     return path
 
 

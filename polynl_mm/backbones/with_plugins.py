@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weights
+from polynl_mm.backbones.observed_features import observe_output
 from polynl_mm.backbones.placement import find_hosts
 from polynl_mm.plugins import Plugin
 from polynl_mm.runtime.tsm_optimizer import include_all_parameters
@@ -163,10 +164,17 @@ def _build(
             f"{path} is a {type(host).__name__}, which SyncBatchNorm would replace, "
             "and the plugin with it; name the block that holds it."
         )
+    if isinstance(host, nn.Sequential) and segments is not None:
+        raise ValueError(
+            f"num_segments does not work after {path}, a Sequential that ends in a "
+            "norm; name another module."
+        )
     cfg = {**entry["cfg"], "type": cls}
     layers = _layers_before(module, path)
     _check_trainable(module, path)
     _check_dims(cls, path, layers, segments)
+    if not _is_told_by_layers(host):
+        _check_output(cls, path, observe_output(module, path), segments, cfg)
     if "in_channels" not in cfg:
         cfg["in_channels"] = _output_channels(path, layers)
     with _naming_unknown_arguments(cls, cfg):
@@ -283,6 +291,38 @@ def _check_dims(
         )
 
 
+def _is_told_by_layers(host: nn.Module) -> bool:
+    """Return whether a module's layers tell its output's channels for certain.
+
+    Of a residual block they do, and of a Sequential or a single layer; of another
+    module, such as one with branches, its last layer need not be what it returns.
+    """
+    if hasattr(host, "conv1") and hasattr(host, "conv2"):
+        return True
+    return isinstance(host, nn.Sequential | nn.Conv2d | nn.Conv3d)
+
+
+def _check_output(
+    cls: type[nn.Module], path: str, output: Any, segments: int | None, cfg: dict
+) -> None:
+    """Take the channels from what a module gives, or refuse what no plugin takes."""
+    if output is None:
+        return
+    dims = 2 if segments is not None else getattr(cls, "dims", None)
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"{path} gives a {type(output).__name__}, and a plugin takes one tensor; "
+            "name a module that gives the features alone."
+        )
+    if dims is not None and output.dim() != dims + 2:
+        raise ValueError(
+            f"{path} gives features of shape {tuple(output.shape)}, and "
+            f"{cls.__name__} takes {'(B, C, H, W)' if dims == 2 else '(B, C, T, H, W)'}"
+            "; tokens, and features with channels last, are not supported."
+        )
+    cfg.setdefault("in_channels", output.shape[1])
+
+
 def _output_channels(path: str, layers: list[nn.Module]) -> int:
     """Return the channels after a block: those of its last norm or convolution."""
     known = [channels for layer in layers if (channels := _channels(layer))]
@@ -302,6 +342,8 @@ def _attach(
     taken = sum(1 for name, _ in host.named_children() if name.startswith(kind))
     name = f"{kind}{taken or ''}"
     host.add_module(name, plugin)
+    if isinstance(host, nn.Sequential):
+        return f"{path}.{name}"  # which runs what it holds
     # The hook knows a name, not the plugin, so that a deep copy runs its own.
     host.register_forward_hook(partial(_run_plugin, name=name, num_segments=segments))
     return f"{path}.{name}"
@@ -316,6 +358,11 @@ def _run_plugin(
     num_segments: int | None = None,
 ) -> Tensor:
     plugin = host.get_submodule(name)
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"The module before {name} gives a {type(output).__name__}, and a plugin "
+            "takes one tensor; name a module that gives the features alone."
+        )
     if num_segments is None:
         return plugin(output)
     if output.shape[0] % num_segments:
