@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-# Long and large enough for every stride of the video networks in use.
-FRAMES, SIZE = 32, 224
+# Large enough for every stride of the video networks in use; some take one size only.
+CLIPS = ((16, 224, 224), (32, 224, 224))
+IMAGES = ((224, 224), (256, 256))
 
 
-def observe_output(network: nn.Module, path: str) -> Any:
+def observe_outputs(network: nn.Module, path: str) -> list[Any]:
     """Run a copy of a network on the meta device, and return what a module gives there.
 
     The network itself, its statistics and the random state are not touched.
@@ -21,25 +22,26 @@ def observe_output(network: nn.Module, path: str) -> Any:
         path (str): The module.
 
     Returns:
-        Any: Its output, mostly a tensor on the meta device; None where the network
-        cannot be run like this, or does not call the module.
+        list[Any]: Its outputs for inputs of several sizes, mostly tensors on the meta
+        device; none for sizes that the network cannot be run with, and none at all
+        where it does not call the module.
     """
     first = next(
         (m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)), None
     )
     if first is None:
-        return None
-    sizes = (FRAMES, SIZE, SIZE) if isinstance(first, nn.Conv3d) else (SIZE, SIZE)
-    seen = []
-    # A network of any kind: what goes wrong only means that nothing is known.
-    with contextlib.suppress(Exception), torch.no_grad():
-        with torch.device("meta"):
-            dry = copy.deepcopy(network, _on_meta(network)).eval()
-            clip = torch.empty(2, first.in_channels, *sizes)
-        host = dry.get_submodule(path)
-        host.register_forward_hook(lambda _, __, output: seen.append(output))
-        dry(clip)
-    return seen[0] if seen else None
+        return []
+    seen: list[Any] = []
+    with torch.device("meta"), torch.no_grad():
+        dry = copy.deepcopy(network, _on_meta(network)).eval()
+        dry.get_submodule(path).register_forward_hook(
+            lambda _, __, output: seen.append(output)
+        )
+        for sizes in CLIPS if isinstance(first, nn.Conv3d) else IMAGES:
+            # A network of any kind: what goes wrong means that nothing is known.
+            with contextlib.suppress(Exception):
+                dry(torch.empty(2, first.in_channels, *sizes))
+    return seen
 
 
 def _on_meta(network: nn.Module) -> dict[int, torch.Tensor]:

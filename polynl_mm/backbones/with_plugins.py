@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weights
-from polynl_mm.backbones.observed_features import observe_output
+from polynl_mm.backbones.observed_features import observe_outputs
 from polynl_mm.backbones.placement import find_hosts
 from polynl_mm.plugins import Plugin
 from polynl_mm.runtime.tsm_optimizer import include_all_parameters
@@ -174,7 +174,7 @@ def _build(
     _check_trainable(module, path)
     _check_dims(cls, path, layers, segments)
     if not _is_told_by_layers(host):
-        _check_output(cls, path, observe_output(module, path), segments, cfg)
+        _check_outputs(cls, path, observe_outputs(module, path), segments, cfg)
     if "in_channels" not in cfg:
         cfg["in_channels"] = _output_channels(path, layers)
     with _naming_unknown_arguments(cls, cfg):
@@ -302,25 +302,28 @@ def _is_told_by_layers(host: nn.Module) -> bool:
     return isinstance(host, nn.Sequential | nn.Conv2d | nn.Conv3d)
 
 
-def _check_output(
-    cls: type[nn.Module], path: str, output: Any, segments: int | None, cfg: dict
+def _check_outputs(
+    cls: type[nn.Module], path: str, outputs: list, segments: int | None, cfg: dict
 ) -> None:
     """Take the channels from what a module gives, or refuse what no plugin takes."""
-    if output is None:
-        return
     dims = 2 if segments is not None else getattr(cls, "dims", None)
-    if not isinstance(output, Tensor):
-        raise ValueError(
-            f"{path} gives a {type(output).__name__}, and a plugin takes one tensor; "
-            "name a module that gives the features alone."
-        )
-    if dims is not None and output.dim() != dims + 2:
-        raise ValueError(
-            f"{path} gives features of shape {tuple(output.shape)}, and "
-            f"{cls.__name__} takes {'(B, C, H, W)' if dims == 2 else '(B, C, T, H, W)'}"
-            "; tokens, and features with channels last, are not supported."
-        )
-    cfg.setdefault("in_channels", output.shape[1])
+    for output in outputs:
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"{path} gives a {type(output).__name__}, and a plugin takes one "
+                "tensor; name a module that gives the features alone."
+            )
+        # Channels do not depend on the size of the input.
+        if output.shape[1] != outputs[0].shape[1] or (
+            dims is not None and output.dim() != dims + 2
+        ):
+            layout = "(B, C, H, W)" if dims == 2 else "(B, C, T, H, W)"
+            raise ValueError(
+                f"{path} gives features of shape {tuple(output.shape)}, and "
+                f"{cls.__name__} takes {layout}; tokens, and features with channels "
+                "last, are not supported."
+            )
+        cfg.setdefault("in_channels", output.shape[1])
 
 
 def _output_channels(path: str, layers: list[nn.Module]) -> int:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from polynl_mm import PolyNL3d, insert_plugins
-from polynl_mm.backbones.observed_features import observe_output
+from polynl_mm.backbones.observed_features import observe_outputs
 
 
 def conv(inner, out):
@@ -70,6 +70,11 @@ class Tokens(nn.Module):
         return self.conv(x).flatten(2).mT
 
 
+class ChannelsLast(Tokens):
+    def forward(self, x):
+        return self.conv(x).movedim(1, -1)
+
+
 def network(block):
     return nn.Sequential(nn.Conv3d(3, 8, 1), block)
 
@@ -105,10 +110,14 @@ def test_what_is_inserted_runs_once_and_starts_as_the_identity(block, entry, cha
     [
         (Several(), r"1 gives a tuple, and a plugin takes one tensor"),
         (Tokens(), r"shape \(2, \d+, 8\), .* tokens, and features with channels last"),
+        (
+            ChannelsLast(),
+            r"shape \(2, 32, .*, 8\), .* channels last",
+        ),
         (nn.ModuleList([conv(8, 8)]), r"never called itself"),
         (Dense(), r"1' is a Dense, which runs what it holds"),
     ],
-    ids=["tuple", "tokens", "list", "dense"],
+    ids=["tuple", "tokens", "channels_last", "list", "dense"],
 )
 def test_what_could_not_run_is_refused(block, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -119,8 +128,9 @@ def test_dry_run_leaves_the_network_and_the_random_state_alone():
     net = network(Residual()).train()
     weights = {key: value.clone() for key, value in net.state_dict().items()}
     state = torch.get_rng_state()
-    output = observe_output(net, "1")
-    assert output.is_meta and output.shape[1] == 8
+    outputs = observe_outputs(net, "1")
+    assert len(outputs) == 2 and all(output.is_meta for output in outputs)
+    assert {output.shape[1] for output in outputs} == {8}
     assert torch.equal(torch.get_rng_state(), state) and net.training
     for key, value in net.state_dict().items():
         assert torch.equal(value, weights[key])
