@@ -78,13 +78,13 @@ install_packages() {
     if ! "$PYTHON" -c 'import torch; torch.ones(1)' > /dev/null 2>&1; then
         refuse_broken_torch
         echo "Installing PyTorch (the largest download, it may take some minutes)"
-        local from=()
+        local torch
+        torch="$(grep '^torch==' "$ROOT/requirements/stack.txt")"
         # PyPI's torch for Linux brings gigabytes of CUDA libraries.
-        if ! has_gpu && ! is_pip_told_where; then
-            from=(--index-url https://download.pytorch.org/whl/cpu)
+        if has_gpu || is_pip_told_where || ! pip_try --retries 1 \
+            --index-url https://download.pytorch.org/whl/cpu "$torch"; then
+            pip_install "$torch"
         fi
-        pip_install ${from[@]+"${from[@]}"} \
-            "$(grep '^torch==' "$ROOT/requirements/stack.txt")"
     fi
     echo "Installing MMAction2 and the other packages"
     lines="$(requirements_to_install "$@")" || exit 1
@@ -104,8 +104,11 @@ has_gpu() {
 
 # Whether the user's settings of pip name the place that packages come from.
 is_pip_told_where() {
-    "$PYTHON" -m pip config list 2> /dev/null |
-        grep -qE '(index-url|find-links|no-index)='
+    local settings
+    # Not piped into `grep -q`, which ends before pip has written all: with pipefail
+    # that is a failure.
+    settings="$("$PYTHON" -m pip config list 2> /dev/null || true)"
+    grep -qE '(index-url|find-links|no-index)=' <<< "$settings"
 }
 
 # A torch of the user's that does not work is for the user to mend, not to replace.
@@ -118,8 +121,12 @@ raise SystemExit(find_spec("torch") is None)'; then
     fi
 }
 
+pip_try() {
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-input "$@"
+}
+
 pip_install() {
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-input "$@" ||
+    pip_try "$@" ||
         fail "pip could not install $*; the lines above say why. Run again to go on."
 }
 

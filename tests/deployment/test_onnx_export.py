@@ -148,7 +148,7 @@ def test_model_without_finite_scores_is_not_exported(tmp_path):
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(onnx_export, "PACKAGES", ("onnx", "no_such_runtime"))
-    with pytest.raises(ImportError, match="no_such_runtime.*pip install onnx no_such"):
+    with pytest.raises(ImportError, match=r"no_such_runtime.*pip install onnx no_such"):
         onnx_export.require_packages()
 
 
