@@ -33,7 +33,8 @@ def observe_outputs(network: nn.Module, path: str) -> list[Any]:
         return []
     seen: list[Any] = []
     with torch.device("meta"), torch.no_grad():
-        dry = copy.deepcopy(network, _on_meta(network)).eval()
+        dry = copy.deepcopy(network, _on_meta(network))
+        dry.eval()  # not chained: some of MMAction2's backbones return None
         dry.get_submodule(path).register_forward_hook(
             lambda _, __, output: seen.append(output)
         )

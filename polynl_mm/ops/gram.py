@@ -95,6 +95,8 @@ class _Gram(torch.autograd.Function):
     are one, would make two products in the backward pass where one does.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, with_mean: bool) -> tuple[Tensor, Tensor]:
         accumulate = accumulate_dtype(x)
@@ -135,6 +137,8 @@ class _Gram(torch.autograd.Function):
 
 class _ApplyMatrix(torch.autograd.Function):
     """Autograd would hold a buffer of the features' size for each term of the sum."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(

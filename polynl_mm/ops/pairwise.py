@@ -54,7 +54,9 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
         trains = torch.is_grad_enabled() and any(
             t.requires_grad for t in (theta, phi, g)
         )
-        if _has_fused_kernel(theta, g) and (theta.is_cuda or not trains):
+        # A trace is checked without gradients, and may be trained: one way for both.
+        fused = theta.is_cuda or not (trains or torch.jit.is_tracing())
+        if fused and _has_fused_kernel(theta, g):
             return _gaussian_fused(theta, phi, g, factor)
         wide = cast(accumulate_dtype(theta), theta, phi, g)
         return apply_function(_ChunkedGaussian, *wide, factor).to(dtype)
@@ -124,7 +126,8 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tens
     with without_autocast(g):
         a, b = for_theta @ theta, for_phi @ phi  # (B, N), (B, M)
         prefixes = _find_prefixes(a, b)
-        back = _find_prefixes(b, a) if torch.is_grad_enabled() else None
+        trains = torch.is_grad_enabled() and not torch.jit.is_tracing()
+        back = _find_prefixes(b, a) if trains else None
         # In float64 for all types: short sums are read off as differences of long ones.
         a, b = (t.double() / phi.shape[2] for t in (a, b))
         if back is None:
@@ -155,6 +158,8 @@ class _RampSum(torch.autograd.Function):
     exchanged, which is why it takes the prefixes of both. The slope is an output so
     that it is kept once, for a's gradient, and can itself be differentiated.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -274,6 +279,8 @@ class _ChunkedGaussian(torch.autograd.Function):
     rebuilds the softmax from a stored log-sum-exp, which is rounded.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
         if _has_fused_kernel(theta, g) and not torch.jit.is_tracing():
@@ -294,12 +301,13 @@ class _ChunkedGaussian(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         theta, phi, g = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
-            y = _gaussian_in_full(theta, phi, g, ctx.factor)
-            wanted = [t for t in (theta, phi, g) if t.requires_grad]
+            # Aliases: one tensor may be two of the three, or be made from another, and
+            # each place wants its own part of the gradient.
+            inputs = [t.view_as(t) for t in (theta, phi, g)]
+            y = _gaussian_in_full(*inputs, ctx.factor)
+            wanted = [t for t in inputs if t.requires_grad]
             found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
-            return *(
-                next(found) if t.requires_grad else None for t in (theta, phi, g)
-            ), None
+            return *(next(found) if t.requires_grad else None for t in inputs), None
         query = theta * ctx.factor
         grad_theta, grad_phi, grad_g = (torch.zeros_like(t) for t in (theta, phi, g))
         for chunk in _chunks(theta, phi):

@@ -7,7 +7,7 @@ from mmcv.cnn import build_plugin_layer
 from torch import nn
 
 import polynl_mm
-from polynl_mm.ops import reference
+from polynl_mm.ops import pairwise, reference
 from polynl_mm.plugins import (
     compact_generalized_nl,
     criss_cross,
@@ -84,6 +84,16 @@ CASES = {
     ),
 }
 ALL_KINDS = sorted({name[:-2] for name in polynl_mm.__all__ if name.endswith("3d")})
+# Each plugin, and each way of one that has gradients of its own.
+OWN_FUNCTIONS = [
+    *((kind, {}) for kind in ALL_KINDS),
+    ("NonLocalBlock", dict(mode="gaussian")),
+    ("NonLocalBlock", dict(mode="dot_product")),
+    ("NonLocalBlock", dict(mode="concatenation")),
+    ("PolyNL", dict(reduction=2)),
+    ("NonLocalStage", dict(num_units=2)),
+    ("SpectralNL", dict(order=3)),
+]
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 POSITIONS = {2: [(7, 5), (1, 1)], 3: [(3, 5, 4), (1, 1, 1)]}
 
@@ -228,6 +238,58 @@ def test_autocast_stays_finite_and_keeps_the_type(kind, dtype):
     assert y.dtype == x.dtype
     y.mean().backward()
     assert y.isfinite().all() and x.grad.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
+def test_gradients_of_single_samples_by_vmap(kind, arguments, monkeypatch):
+    monkeypatch.setattr(pairwise, "_CHUNK", 700)
+    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
+    clips = torch.randn(3, 16, 3, 4, 5, dtype=torch.float64)
+    weights = {n: p.detach() for n, p in plugin.named_parameters()}
+
+    def loss(weights, clip):
+        y = torch.func.functional_call(plugin, weights, (clip.unsqueeze(0),))
+        return y.square().sum()
+
+    of_each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, clips)
+    for index, clip in enumerate(clips):
+        plugin.zero_grad()
+        plugin(clip.unsqueeze(0)).square().sum().backward()
+        largest = max(p.grad.abs().max() for p in plugin.parameters())
+        for name, parameter in plugin.named_parameters():
+            error = (of_each[name][index] - parameter.grad).abs().max()
+            assert error <= 1e-10 * largest, name
+
+
+@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
+def test_first_gradient_is_the_same_where_a_second_may_follow(
+    kind, arguments, monkeypatch
+):
+    monkeypatch.setattr(pairwise, "_CHUNK", 700)
+    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
+    x = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    wanted = [x, *plugin.parameters()]
+    loss = plugin(x).square().sum()
+    plain = torch.autograd.grad(loss, wanted, retain_graph=True)
+    again = torch.autograd.grad(loss, wanted, create_graph=True)
+    largest = max(g.abs().max() for g in plain)
+    for first, second in zip(plain, again, strict=True):
+        assert (second - first).abs().max() <= 1e-10 * largest
+    # The penalty on the gradient, as WGAN-GP and double backward use it.
+    again[0].square().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
+def test_traces_with_gradients_on(kind, arguments, monkeypatch):
+    monkeypatch.setattr(pairwise, "_CHUNK", 700)
+    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
+    x = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    traced = torch.jit.trace(plugin, x)  # which compares the two without gradients
+    (expected,) = torch.autograd.grad(plugin(x).square().sum(), x)
+    (gradient,) = torch.autograd.grad(traced(x).square().sum(), x)
+    assert_close(gradient, expected, "gradient of x")
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
