@@ -1,12 +1,22 @@
 """Imported first by the tools: says in one sentence what cannot be imported.
 
 ``import polynl_mm`` checks the stack, but what the tools import beside it would fail
-first, with a traceback.
+first, with a traceback. So would Ctrl-C during the seconds that imports take.
 """
 
 import os
 import sys
 import time
+
+
+def _report(kind: type, error: BaseException, trace) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _report
 
 try:
     import polynl_mm  # noqa: F401

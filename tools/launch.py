@@ -7,9 +7,12 @@ would add two pages of tracebacks of its own.
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 
 if find_spec("torch") is None:
     import checked_stack  # noqa: F401  (says so; the ranks check the rest)
@@ -19,6 +22,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 EXIT_USER_ERROR = 2
+LOGS = "polynl_mm_launch_"
 
 
 def explain(error: DistError) -> str:
@@ -44,6 +48,18 @@ def explain(error: DistError) -> str:
     )
 
 
+def remove_leftovers() -> None:
+    """Remove the folders of launchers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{LOGS}*"):
+        owner = re.match(rf"{LOGS}(\d+)_", folder.name)
+        try:
+            os.kill(int(owner[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, TypeError, OverflowError):
+            continue  # another user's, or nobody's
+
+
 def main() -> int:
     """Run torchrun.
 
@@ -54,8 +70,11 @@ def main() -> int:
     """
     if os.environ.get("POLYNL_DEBUG", "0") in ("", "0"):
         logging.getLogger("torch").setLevel(logging.CRITICAL)
+    remove_leftovers()
     try:
-        run.main()
+        with tempfile.TemporaryDirectory(prefix=f"{LOGS}{os.getpid()}_") as logs:
+            # torchrun's own folder, which it needs and never removes.
+            run.main(["--log-dir", logs, *sys.argv[1:]])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode == EXIT_USER_ERROR:

@@ -1,10 +1,8 @@
 """Counting the files that a run could not read, and stopping when they are too many."""
 
+import atexit
 import contextlib
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +12,7 @@ from mmengine.dist import (
     all_gather_object,
     all_reduce,
     broadcast_object_list,
+    get_rank,
     is_main_process,
 )
 from mmengine.hooks import Hook
@@ -71,8 +70,6 @@ class BadVideosHook(Hook):
         self.in_testing = in_testing
         self.interval = interval
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._folder = tempfile.mkdtemp(prefix="bad_videos_")
-        weakref.finalize(self, _remove_folder, self._folder, os.getpid())
         self._lists: dict[str, _BadVideos] = {}
         self._wrong: list[int] = []  # places in the current batch
 
@@ -143,7 +140,7 @@ class BadVideosHook(Hook):
 
     def _watch(self, runner, split: str, dataloader) -> "_BadVideos":
         datasets = list(_base_datasets(dataloader.dataset))
-        reports = os.path.join(self._folder, split)
+        reports = _reports_of_workers(runner.work_dir, split)
         for dataset in datasets:
             step, before = _surviving_step(dataset, split)
             step.bind(
@@ -218,7 +215,8 @@ class BadVideosHook(Hook):
 
     def _stop(self, sentence: str) -> NoReturn:
         """End the run; all ranks come here together."""
-        _remove_folder(self._folder, os.getpid())  # a rank of several leaves at once
+        for bad in self._lists.values():
+            _remove(bad.reports, os.getpid())  # a rank of several leaves at once
         raise UserError(sentence)
 
     def _after_testing(self, runner, split: str) -> None:
@@ -268,7 +266,7 @@ class _BadVideos:
         self.split, self.datasets, self.file = split, datasets, file
         self.total = sum(len(dataset) for dataset in datasets)
         self.known: dict[str, str] = {}
-        self._reports, self._read_bytes = reports, 0
+        self.reports, self._read_bytes = reports, 0
 
     def summary(self) -> str:
         """Return how many of how many, with their share."""
@@ -313,7 +311,7 @@ class _BadVideos:
     def _fresh(self) -> list[tuple[str, str]]:
         """Return what the workers of this rank met since the last call."""
         try:
-            with open(self._reports, "rb") as file:
+            with open(self.reports, "rb") as file:
                 file.seek(self._read_bytes)
                 content = file.read()
         except FileNotFoundError:
@@ -362,9 +360,22 @@ def _state(path: str) -> str:
     return f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def _remove_folder(folder: str, owner: int) -> None:
+def _reports_of_workers(work_dir: str, split: str) -> str:
+    """Return the file by which this rank's data workers tell it what they met.
+
+    Of the same name in every run, so that what a killed run leaves does not gather.
+    """
+    path = os.path.join(work_dir, f".bad_videos_{split}_{get_rank()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    atexit.register(_remove, path, os.getpid())
+    return path
+
+
+def _remove(path: str, owner: int) -> None:
     if os.getpid() == owner:  # and not a forked data worker
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _base_datasets(dataset: Any) -> Iterator[Any]:

@@ -92,7 +92,9 @@ def poly_nl(
         return y.squeeze(2)
     channels, positions = x.shape[1], x.shape[3]
     if schedule == "auto":
-        training = torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad)
+        # A trace is checked without gradients, and may be trained: one way for both.
+        training = torch.is_grad_enabled() and not torch.jit.is_tracing()
+        training = training and (x.requires_grad or theta.requires_grad)
         schedule = choose_schedule(channels, theta.shape[0], positions, training)
     dtype = compute_dtype(x)
     features, theta, phi, out = (t.to(dtype) for t in (x, theta, phi, out))

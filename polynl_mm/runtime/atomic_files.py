@@ -8,12 +8,15 @@ local backend is no longer MMEngine's own class (a newer release, or the user's)
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+
+LEFTOVER = re.compile(r"\.(\d{1,9})-[0-9a-f]{6}\.part(\.|$)")
 
 
 @contextlib.contextmanager
@@ -38,6 +41,29 @@ def renamed_when_complete(target: str | os.PathLike) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Remove the half-written files that processes killed meanwhile have left.
+
+    Args:
+        folder (str | os.PathLike): Where to look, also below. Files of processes that
+            are alive stay.
+    """
+    for path in Path(folder).rglob(".*.part*"):
+        found = LEFTOVER.search(path.name)
+        if found and not _is_alive(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def write_json(target: str | os.PathLike, content: Any) -> None:

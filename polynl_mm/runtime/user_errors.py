@@ -10,7 +10,9 @@ import difflib
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -118,15 +120,19 @@ def user_errors() -> Iterator[None]:
     In a distributed run every rank meets the same error; it is said once.
 
     Raises:
-        SystemExit: With status 2 after a user error, 130 after Ctrl-C.
+        SystemExit: With status 2 after a user error, 130 after Ctrl-C, 143 after a
+            SIGTERM: what the process holds (data workers, temporary files) is
+            released as at any other end.
     """
+    received: list[int] = []
     try:
-        yield
+        with _noting_signals(received):
+            yield
     except KeyboardInterrupt:
-        if _rank() == 0:
-            print("Interrupted.", file=sys.stderr, flush=True)
-        _leave(EXIT_INTERRUPTED)
+        _leave_interrupted()
     except Exception as error:
+        if signal.SIGINT in received:  # a library made another error of it
+            _leave_interrupted()
         sentence = explain(error)
         if sentence is None:
             raise
@@ -138,6 +144,42 @@ def user_errors() -> Iterator[None]:
             time.sleep(3)
         print(f"Error: {_in_one_line(sentence)}", file=sys.stderr, flush=True)
         _leave(EXIT_USER_ERROR)
+
+
+@contextlib.contextmanager
+def _noting_signals(received: list[int]) -> Iterator[None]:
+    """Note Ctrl-C in a list, and let SIGTERM end the process as an exit does.
+
+    A rank of several is ended by its launcher, at once and wherever it waits: there
+    SIGTERM stays as it is.
+    """
+
+    def interrupt(number, frame):
+        received.append(number)
+        raise KeyboardInterrupt
+
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    handlers = {signal.SIGINT: (signal.default_int_handler, interrupt)}
+    if "RANK" not in os.environ and "SLURM_PROCID" not in os.environ:
+        handlers[signal.SIGTERM] = (signal.SIG_DFL, end)
+    replaced = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, (default, handler) in handlers.items():
+            if signal.getsignal(number) == default:  # else it is the caller's
+                replaced[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+def _leave_interrupted() -> None:
+    if _rank() == 0:
+        print("Interrupted.", file=sys.stderr, flush=True)
+    _leave(EXIT_INTERRUPTED)
 
 
 def _in_one_line(sentence: str) -> str:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from mmengine.logging import print_log
 
+from polynl_mm.runtime.atomic_files import remove_leftovers
 from polynl_mm.runtime.user_errors import UserError
 
 LOCK = ".running"
@@ -51,6 +52,7 @@ def hold_work_dir(work_dir: str, resumes: bool) -> None:
     file.write(str(os.getpid()))
     file.flush()
     _held.append(file)
+    remove_leftovers(folder)
     left = sorted(path.name for path in folder.glob("*.pth"))
     if left and not resumes:
         print_log(

@@ -289,7 +289,8 @@ def test_traces_with_gradients_on(kind, arguments, monkeypatch):
     traced = torch.jit.trace(plugin, x)  # which compares the two without gradients
     (expected,) = torch.autograd.grad(plugin(x).square().sum(), x)
     (gradient,) = torch.autograd.grad(traced(x).square().sum(), x)
-    assert_close(gradient, expected, "gradient of x")
+    # A trace holds what is made of sizes, such as 1 / N, in float32.
+    assert (gradient - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 
@@ -84,3 +85,40 @@ def test_ctrl_c_is_no_traceback():
 def test_nearest_ignores_case():
     assert nearest("polynl3D", ["PolyNL3d", "Other"]) == ["PolyNL3d"]
     assert nearest("zzz", OPTIM_WRAPPERS.module_dict) == []
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_signals_end_a_tool_as_an_exit_does(number, status):
+    script = f"""
+import atexit, os, signal, sys
+from polynl_mm.runtime.user_errors import user_errors
+atexit.register(print, "released")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with user_errors():
+    try:
+        os.kill(os.getpid(), {int(number)})
+        sum(range(10))
+    except KeyboardInterrupt as interrupt:
+        raise ImportError("a library's own") from interrupt
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert done.stdout == "released\n" and "Traceback" not in done.stderr
+
+
+def test_signals_are_the_callers_again_afterwards():
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with user_errors():
+        pass
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_rank_leaves_sigterm_to_its_launcher(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    before = signal.getsignal(signal.SIGTERM)
+    with user_errors():
+        assert signal.getsignal(signal.SIGTERM) is before

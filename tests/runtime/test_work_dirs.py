@@ -57,3 +57,19 @@ def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written to .*--work-dir"):
         hold_work_dir(str(tmp_path / "file" / "run"), resumes=False)
+
+
+def test_half_written_files_of_dead_processes_are_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [
+        f".epoch_1.{dead.pid}-0a1b2c.part.pth",
+        f"vis/.scalars.{dead.pid}-0a1b2c.part.json",
+        f".config.{os.getpid()}-0a1b2c.part.py",  # being written
+        f".mine.{dead.pid}.part.pth",  # of nobody we know
+    ]
+    (tmp_path / "vis").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    hold_work_dir(str(tmp_path), resumes=True)
+    assert [(tmp_path / name).exists() for name in names] == [False, False, True, True]

@@ -15,6 +15,7 @@ case "$*" in
     "-m venv"*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
     "-m pip --version") ;;
     "-m pip config list") echo "${PIP_CONFIG:-global.timeout='9'}" ;;
+    "-m pip install"*--index-url*) echo "${@:7}" >> "$PIP_LOG"; exit "${NO_INDEX:-0}" ;;
     "-m pip install"*) echo "${@:7}" >> "$PIP_LOG"; exit "${PIP_STATUS:-0}" ;;
     *"import torch"*)
         [ -z "${NO_TORCH:-}" ] || echo "OSError: libcudart is lost" >&2
@@ -96,10 +97,24 @@ def test_torch_without_cuda_where_there_is_no_gpu(checkout, gpu, source):
     # What the user has set wins: a mirror may have no other index behind it.
     set_by_user = {"PIP_CONFIG": f"global.{source}='somewhere'"} if source else {}
     asked, _ = checkout.set_up(NO_TORCH="1", **set_by_user)
-    cpu_only = "--index-url https://download.pytorch.org/whl/cpu "
+    cpu_only = "--retries 1 --index-url https://download.pytorch.org/whl/cpu "
     expected = "" if gpu or source else cpu_only
     assert asked[0] == f"{expected}torch==2.13.0"
     assert "--index-url" not in asked[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other builds have no CUDA")
+def test_index_of_pytorch_out_of_reach(checkout):
+    if shutil.which("nvidia-smi") or shutil.which("rocm-smi"):
+        pytest.skip("this machine has a GPU")
+    asked, _ = checkout.set_up(NO_TORCH="1", NO_INDEX="1")
+    assert "--index-url" in asked[0] and asked[1] == "torch==2.13.0"
+
+
+def test_long_settings_of_pip_are_read_whole(checkout):
+    settings = "\n".join(["global.find-links='here'", *["global.x='y'"] * 20_000])
+    asked, _ = checkout.set_up(NO_TORCH="1", PIP_CONFIG=settings[:100_000])
+    assert "--index-url" not in asked[0]
 
 
 def test_present_torch_is_kept(checkout):
