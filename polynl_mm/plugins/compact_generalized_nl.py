@@ -6,9 +6,11 @@ https://arxiv.org/abs/1810.13125.
 
 from typing import Literal
 
+import torch
 import torch.nn as nn
 from mmengine.registry import MODELS
 from torch import Tensor
+from torch.func import functional_call
 
 from polynl_mm.ops.factored import compact_generalized_dot, compact_generalized_rbf
 from polynl_mm.ops.precision import without_autocast
@@ -117,8 +119,24 @@ class _CompactGeneralizedNL(Plugin):
         # The sum over positions and channels leaves float16's range; the norm that
         # brings it back comes after the convolution.
         with without_autocast(x):
-            y = self.norm(self.out(y.to(self.out.weight.dtype)))
+            for module in (self.out, self.norm):
+                y = _call_wide(module, y)
         return x + y.to(x.dtype)
+
+
+def _call_wide(module: nn.Module, y: Tensor) -> Tensor:
+    """Call a module in the type of y, which may be wider than its weights."""
+    state = dict(module.named_parameters()) | dict(module.named_buffers())
+    if all(t.dtype == y.dtype or not t.is_floating_point() for t in state.values()):
+        return module(y)
+    wide = {
+        name: t.to(y.dtype) if t.is_floating_point() else t for name, t in state.items()
+    }
+    result = functional_call(module, wide, (y,))
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            buffer.copy_(wide[name])  # a norm's statistics
+    return result
 
 
 @MODELS.register_module()

@@ -240,6 +240,31 @@ def test_autocast_stays_finite_and_keeps_the_type(kind, dtype):
     assert y.isfinite().all() and x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("magnitude", [1, 30, 300])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_half_weights_stay_finite(kind, magnitude):
+    if kind == "PolyNL" and magnitude > 30:
+        pytest.skip("the cube of the features is no float16")
+    plugin = wake(make(kind, 3, in_channels=16)).half()
+    x = torch.randn(1, 16, 4, 20, 20).mul(magnitude).half().requires_grad_()
+    y = plugin(x)
+    y.mean().backward()
+    assert y.dtype == x.dtype and y.isfinite().all() and x.grad.isfinite().all()
+    if kind not in ("CompactGeneralizedNL", "PolyNL", "SpectralNL"):
+        return  # large logits in half precision choose other positions
+    exact = plugin.float()(x.detach().float())
+    assert (y - exact).abs().max() <= 0.02 * exact.abs().max()
+
+
+def test_half_weights_still_count_statistics():
+    norm = dict(type="BN3d")
+    plugin = make("CompactGeneralizedNL", 3, in_channels=16, norm_cfg=norm).half()
+    plugin(torch.randn(2, 16, 3, 4, 5).half())
+    assert plugin.norm.running_var.dtype == torch.float16
+    assert not torch.equal(plugin.norm.running_var, torch.ones(16).half())
+    assert plugin.norm.num_batches_tracked == 1
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
 def test_gradients_of_single_samples_by_vmap(kind, arguments, monkeypatch):
