@@ -64,7 +64,7 @@ def efficient_attention(
         )  # (B heads, K / heads, N)
         key, value = _position_softmax(key, value)
         y = thin_product(value, key, query.softmax(dim=1))
-        return y.unflatten(0, (len(g), heads)).flatten(1, 2)
+        return y.unflatten(0, (g.shape[0], heads)).flatten(1, 2)
 
 
 def global_context(logits: Tensor, x: Tensor) -> Tensor:

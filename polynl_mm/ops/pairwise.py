@@ -227,7 +227,8 @@ def _sum_prefixes(
     y = g.new_empty(B, V, N)
     # Not divided by anything, it leaves float16's range.
     slope = g.new_empty(B, V if with_slope else 0, N, dtype=accumulate_dtype(g))
-    size = V if g.device.type != "cpu" else max(1, _CPU_BLOCK // max(1, B * max(M, N)))
+    held = _batch_of_chunks(g) * max(M, N)
+    size = V if g.device.type != "cpu" else max(1, _CPU_BLOCK // max(1, held))
     for start in range(0, V, size):
         part = slice(start, start + size)
         values = g[:, part].gather(2, order.expand(-1, g[:, part].shape[1], -1))
@@ -324,5 +325,14 @@ class _ChunkedGaussian(torch.autograd.Function):
 
 
 def _chunks(theta: Tensor, phi: Tensor) -> list[slice]:
-    size = max(1, _CHUNK // max(1, phi.shape[0] * phi.shape[2]))
+    size = max(1, _CHUNK // max(1, _batch_of_chunks(phi) * phi.shape[2]))
     return [slice(start, start + size) for start in range(0, theta.shape[2], size)]
+
+
+def _batch_of_chunks(x: Tensor) -> int:
+    """Return the batch size that chunks are made for.
+
+    An exported graph has a fixed number of chunks, but may take any batch size.
+    """
+    is_exporting = getattr(torch.compiler, "is_exporting", None)  # from torch 2.7
+    return 1 if is_exporting is not None and is_exporting() else x.shape[0]

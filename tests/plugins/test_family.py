@@ -318,6 +318,24 @@ def test_traces_with_gradients_on(kind, arguments, monkeypatch):
     assert (gradient - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.compiler, "is_exporting"), reason="torch from 2.7 tells"
+)
+@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
+def test_exports_with_any_batch_size(kind, arguments, monkeypatch):
+    for size in ("_CHUNK", "_CPU_BLOCK"):
+        monkeypatch.setattr(pairwise, size, 700)
+    plugin = wake(make(kind, 3, in_channels=16, **arguments)).eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with torch.no_grad():
+        exported = torch.export.export(
+            plugin, (torch.randn(2, 16, 3, 4, 5),), dynamic_shapes=({0: batch},)
+        ).module()
+        for count in (1, 5):
+            x = torch.randn(count, 16, 3, 4, 5)
+            assert torch.allclose(exported(x), plugin(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_compile_and_export_equal_eager(kind):
     plugin = wake(make(kind, 3, in_channels=16)).eval()
