@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch.nn as nn
@@ -107,6 +108,11 @@ def _find_backbone(of: str) -> type[nn.Module]:
     with MODELS.switch_scope_and_registry(None) as registry:
         found = registry.get(of)
     if found is None:  # outside a Runner no default scope points at MMAction2
+        if find_spec("mmaction") is None:
+            raise ValueError(
+                f"WithPlugins: of={of!r} is no registered backbone; MMAction2's need "
+                'MMAction2, which is not installed: pip install "mmaction2==1.2.0"'
+            )
         from mmaction.registry import MODELS as MMACTION_MODELS
 
         found = MMACTION_MODELS.get(of)

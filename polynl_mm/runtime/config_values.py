@@ -126,6 +126,7 @@ def check_values(cfg: Config) -> None:
             _check_workers(loader, f"{split}_dataloader")
     if cfg.get("val_cfg") and cfg.get("train_cfg"):
         _check_save_best(cfg)
+    _check_slow_pathway(plain)
 
 
 def _check_shapes(cfg: Config) -> None:
@@ -182,6 +183,24 @@ def _check_workers(loader: dict, name: str) -> None:
             f"{name}.prefetch_factor={loader['prefetch_factor']} needs workers; set "
             f"{name}.num_workers to 1 or more, or prefetch_factor=None."
         )
+
+
+def _check_slow_pathway(plain: dict) -> None:
+    """Meet clips of which SlowFast's slow pathway would get no frame."""
+    backbone = (plain.get("model") or {}).get("backbone") or {}
+    kind = backbone.get("of", backbone.get("type"))
+    if str(kind).rpartition(".")[2] != "ResNet3dSlowFast":
+        return
+    rate = backbone.get("resample_rate", 8)
+    key = "*_dataloader.dataset.pipeline.*.clip_len"
+    for split in SPLITS:
+        for where, length in _values_at(plain, key.replace("*", split, 1).split(".")):
+            if isinstance(rate, numbers.Integral) and length < rate:
+                raise UserError(
+                    f"{where}={length} is shorter than model.backbone.resample_rate="
+                    f"{rate}: SlowFast's slow pathway takes every {rate}th frame, and "
+                    "would get none."
+                )
 
 
 def _check_save_best(cfg: Config) -> None:

@@ -103,15 +103,18 @@ def _check_mmcv(has_mmaction: bool) -> None:
     name, version = _provider_of("mmcv")
     if version is None:
         return
+    # The fork has no release that MMAction2 accepts (2.3.0 to 2.3.6).
+    mend = f'pip install "{name}==2.1.0"'
+    if name == "onedl-mmcv":
+        mend = f'pip uninstall {name}, and pip install "mmcv-lite==2.1.0"'
     if version < MMCV_FROM:
         raise ImportError(
-            f"polynl_mm needs {name} >= {MMCV_FROM}, but {version} is installed: "
-            f'pip install "{name}==2.1.0"'
+            f"polynl_mm needs {name} >= {MMCV_FROM}, but {version} is installed: {mend}"
         )
     if has_mmaction and version >= MMCV_BELOW:
         raise ImportError(
             f"mmaction2 accepts {name} >= {MMCV_FROM}, < {MMCV_BELOW} only, but "
-            f'{version} is installed: pip install "{name}==2.1.0"'
+            f"{version} is installed: {mend}"
         )
 
 

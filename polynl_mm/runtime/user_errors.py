@@ -105,6 +105,7 @@ def explain(error: BaseException) -> str | None:
             or _explain_built(link)
             or _explain_resumed_optimizer(link)
             or _explain_head(link)
+            or _explain_weights(link)
             or _explain_missing_package(link)
             or _explain_syntax(link)
         )
@@ -344,6 +345,24 @@ def _explain_head(error: BaseException) -> str | None:
                 f"{type(head).__name__} was built with in_channels={found[2]}, but the "
                 f"backbone gives {found[1]} channels; set model.cls_head.in_channels="
                 f"{found[1]}."
+            )
+    return None
+
+
+def _explain_weights(error: BaseException) -> str | None:
+    """Explain a network that loads pretrained weights even where it is given none."""
+    if not isinstance(error, (TypeError, AttributeError)):
+        return None
+    for frame in _frames(error):
+        network = frame.f_locals.get("self")
+        if (
+            frame.f_code.co_name == "init_weights"
+            and getattr(network, "pretrained", "") is None
+        ):
+            return (
+                f"{type(network).__name__} loads pretrained weights in any case, and "
+                "its config has pretrained=None; give it an address or a file, such as "
+                "model.backbone.pretrained=torchvision://resnet50."
             )
     return None
 

@@ -5,6 +5,7 @@ from small_backbones import FIVE, OutsideNetwork, build
 from torch import nn
 
 from polynl_mm import PolyNL3d, insert_plugins
+from polynl_mm.backbones import with_plugins
 
 BAD_ENTRIES = [
     (dict(cfg=dict(type="PolyNl3d")), r"type='PolyNl3d'.*did you mean 'PolyNL3d'"),
@@ -116,3 +117,9 @@ def test_unknown_backbone_is_named():
 
     with pytest.raises(ValueError, match=r"of='ResNet3dSlowOnl'.*ResNet3dSlowOnly"):
         WithPlugins(of="ResNet3dSlowOnl", plugins=dict(cfg=dict(type="PolyNL3d")))
+
+
+def test_backbone_of_mmaction2_where_that_is_missing(monkeypatch):
+    monkeypatch.setattr(with_plugins, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"'ResNett'.*pip install \"mmaction2==1.2.0"):
+        WithPlugins(of="ResNett", plugins=dict(cfg=dict(type="PolyNL2d")))

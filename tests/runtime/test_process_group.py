@@ -170,6 +170,15 @@ def test_flexible_runner_gets_no_devices_on_cpus(on_cpu):
     assert cfg.strategy == {"type": "FSDPStrategy"}
 
 
+@pytest.mark.parametrize("norm", ["SyncBN", "MMSyncBN", "mmengine.SyncBN"])
+def test_norms_that_synchronise_on_cpus_are_refused(on_cpu, norm):
+    plugin = dict(cfg=dict(type="PolyNL3d", norm_cfg=dict(type=norm)))
+    model = dict(backbone=dict(plugins=[plugin], norm_cfg=dict(type="BN3d")))
+    place = "model.backbone.plugins.0.cfg.norm_cfg.type"
+    with pytest.raises(UserError, match=f"{place}={norm} needs GPUs.*BN3d"):
+        prepare_process_group(Config(dict(model=model)), "pytorch")
+
+
 @pytest.mark.parametrize(
     "content", [{"sync_bn": "torch"}, {"strategy": {"sync_bn": "torch"}}]
 )

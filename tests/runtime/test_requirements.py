@@ -68,6 +68,13 @@ def test_import_says_what_is_missing_or_unfit(tmp_path, changes, sentence):
     assert re.search(sentence, last), last
 
 
+def test_fork_of_mmcv_is_to_be_replaced(tmp_path, monkeypatch):
+    monkeypatch.setitem(DISTRIBUTIONS, "mmcv", "onedl-mmcv")
+    last = import_with(tmp_path / "site", **(PIECES | {"mmcv": "2.3.6"}))
+    assert "onedl-mmcv >=" in last and "2.3.6 is installed" in last
+    assert last.endswith('pip uninstall onedl-mmcv, and pip install "mmcv-lite==2.1.0"')
+
+
 def test_mmengine_lite_needs_pkg_resources_too(tmp_path, monkeypatch):
     monkeypatch.setitem(DISTRIBUTIONS, "mmengine", "mmengine-lite")
     last = import_with(tmp_path / "site", **PIECES)

@@ -122,3 +122,11 @@ def test_a_rank_leaves_sigterm_to_its_launcher(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     with user_errors():
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_network_that_needs_pretrained_weights():
+    from mmaction.models import ResNetTSM
+
+    with pytest.raises(TypeError) as raised:
+        ResNetTSM(depth=18, pretrained=None, num_segments=8).init_weights()
+    assert "ResNetTSM loads pretrained weights in any case" in explain(raised.value)

@@ -10,6 +10,7 @@ from polynl_mm.runtime.configs import load_config
 from polynl_mm.runtime.user_errors import UserError
 
 LOADER = "train_dataloader"
+SLOWFAST = "model.backbone.type=ResNet3dSlowFast model.backbone.resample_rate=8"
 CASES = [
     (f"{LOADER}.batch_size=0", r"batch_size is a whole number from 1, not 0"),
     (f"{LOADER}.batch_size=big", r"batch_size is a whole number from 1, not 'big'"),
@@ -31,6 +32,9 @@ CASES = [
     ("model.cls_head.num_classes=0", r"num_classes is a whole number from 1, not 0"),
     ("model.cls_head.dropout_ratio=2", r"dropout_ratio is a number from 0 to 1, not 2"),
     ("model.backbone.depth=19", r"ResNet3dSlowOnly cannot be built .* 19"),
+    (f"{SLOWFAST} pipeline.1.clip_len=4", r"clip_len=4 is shorter .*resample_rate=8"),
+    ("model.backbone.type=WithPlugins model.backbone.of=ResNett "
+     "model.backbone.plugins=[]", r"did you mean 'ResNet'"),
     ("model.test_cfg.max_testing_views=many", r"max_testing_views must be a whole"),
     ("train_cfg.max_epochs=0", r"max_epochs is a whole number from 1, not 0"),
     ("train_cfg.max_epochs=ten", r"max_epochs is a whole number from 1, not 'ten'"),

@@ -67,6 +67,11 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.target}: weights taken over by {len(done.mapped)} of "
             f"{len(done.mapped) + len(done.identities)} blocks."
         )
+        if not done.mapped:
+            print(
+                "Warning: no block takes weights over; the file holds the source's "
+                "backbone and head, and new blocks that start as the identity."
+            )
         if done.identities or not args.config:
             entry = describe_plugins(done, source)
             print(f"Every block of the source has its place with dict({entry}).")
