@@ -122,4 +122,4 @@ def test_unknown_backbone_is_named():
 def test_backbone_of_mmaction2_where_that_is_missing(monkeypatch):
     monkeypatch.setattr(with_plugins, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"'ResNett'.*pip install \"mmaction2==1.2.0"):
-        WithPlugins(of="ResNett", plugins=dict(cfg=dict(type="PolyNL2d")))
+        with_plugins.WithPlugins(of="ResNett", plugins=dict(cfg=dict(type="PolyNL2d")))
