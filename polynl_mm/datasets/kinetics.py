@@ -21,6 +21,7 @@ from polynl_mm.datasets.video_lists import (
     write_text,
     write_video_list,
 )
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.text_files import read_text
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors
 
@@ -162,7 +163,10 @@ def read_classes(path: str | Path) -> list[str]:
         UserError: If there are none, or one is there twice.
     """
     lines = read_text(path, "list of classes").splitlines()
-    header = next(csv.reader(lines[:1]), [])
+    try:
+        header = next(csv.reader(lines[:1]), [])
+    except csv.Error as error:
+        raise UserError(f"The list of classes {path}, line 1: {error}.") from error
     if "youtube_id" in [name.strip() for name in header]:
         return sorted({clip.label for clip in read_clips(path).clips})
     names = [line.strip() for line in lines if line.strip()]
@@ -418,6 +422,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"--out": args.out, "--classes-out": args.classes_out})
         summary = build_annotations(
             args.csv,
             args.videos,

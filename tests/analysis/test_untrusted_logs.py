@@ -40,7 +40,17 @@ def write_log(folder, *lines):
         ('{"loss": 1, "time": Infinity, "epoch": 1, "step": 3}', "time is inf where"),
         *(
             (f'{{"loss": 1, "epoch": {epoch}, "step": 3}}', "epoch is .* whole number")
-            for epoch in ('"one"', "0", "-1", "null", "[1]", "{}", "1e308", "NaN", "1.5")
+            for epoch in (
+                '"one"',
+                "0",
+                "-1",
+                "null",
+                "[1]",
+                "{}",
+                "1e308",
+                "NaN",
+                "1.5",
+            )
         ),
         ('{"loss": 1, "epoch": 1, "step": "3"}', "step is '3' where a whole number"),
         ('{"loss": 1, "epoch": 1, "iter": 1e400, "step": 3}', "iter is inf where"),
@@ -68,7 +78,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
             read_training(run)
     with open(tmp_path / "large.json", "wb") as file:
         file.truncate(2**40)  # takes no room on the disk
-    with pytest.raises(UserError, match="at most [0-9]+ is read"):
+    with pytest.raises(UserError, match=r"at most \d+ is read"):
         read_training(tmp_path / "large.json")
 
 
