@@ -1,3 +1,6 @@
+import errno
+import os
+import re
 import subprocess
 import sys
 
@@ -84,3 +87,24 @@ def test_ctrl_c_is_no_traceback():
 def test_nearest_ignores_case():
     assert nearest("polynl3D", ["PolyNL3d", "Other"]) == ["PolyNL3d"]
     assert nearest("zzz", OPTIM_WRAPPERS.module_dict) == []
+
+
+def test_what_the_system_says_of_a_path_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as raised:
+        os.makedirs(tmp_path / "file" / "folder")
+    assert re.search(
+        r"file/?.* cannot be read or written \(Not a dir", explain(raised.value)
+    )
+    # As of MMEngine's log, whose file has no name by then.
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "(No space left on device); make room" in explain(error)
+    try:
+        try:
+            raise error
+        except OSError:
+            raise RuntimeError("unexpected pos")  # noqa: B904
+    except RuntimeError as outer:
+        assert "make room" in explain(outer)
+    assert explain(OSError(errno.EPERM, "of no path")) is None
+    assert explain(OSError(errno.ECONNRESET, "reset", "a")) is None
