@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import errno
 import inspect
+import logging
 import os
 import re
 import sys
@@ -136,7 +137,8 @@ def user_errors() -> Iterator[None]:
         SystemExit: With status 2 after a user error, 130 after Ctrl-C.
     """
     try:
-        yield
+        with _lost_logs_in_one_sentence():
+            yield
     except KeyboardInterrupt:
         if _rank() == 0:
             print("Interrupted.", file=sys.stderr, flush=True)
@@ -153,6 +155,35 @@ def user_errors() -> Iterator[None]:
             time.sleep(3)
         print(f"Error: {_in_one_line(sentence)}", file=sys.stderr, flush=True)
         _leave(EXIT_USER_ERROR)
+
+
+@contextlib.contextmanager
+def _lost_logs_in_one_sentence() -> Iterator[None]:
+    """Say once that a log cannot be written; logging has a traceback for each line."""
+    original = logging.Handler.handleError
+    said = set()
+
+    def handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            original(handler, record)
+            return
+        name = getattr(handler, "baseFilename", "to the terminal")
+        if name not in said:
+            said.add(name)
+            with contextlib.suppress(OSError):  # the terminal itself may be gone
+                print(
+                    f"Warning: the log {name} cannot be written "
+                    f"({error.strerror or error}); the run goes on without it.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    logging.Handler.handleError = handle_error
+    try:
+        yield
+    finally:
+        logging.Handler.handleError = original
 
 
 def _in_one_line(sentence: str) -> str:

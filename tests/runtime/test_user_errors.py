@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 import re
 import subprocess
@@ -108,3 +109,15 @@ def test_what_the_system_says_of_a_path_is_one_sentence(tmp_path):
         assert "make room" in explain(outer)
     assert explain(OSError(errno.EPERM, "of no path")) is None
     assert explain(OSError(errno.ECONNRESET, "reset", "a")) is None
+
+
+def test_log_on_a_full_disk_is_one_sentence(capsys):
+    logger = logging.Logger("full")
+    logger.addHandler(logging.FileHandler("/dev/full"))
+    before = logging.Handler.handleError
+    with user_errors():
+        logger.warning("lost")
+        logger.warning("lost, too")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "/dev/full cannot be written (No space left" in said[0]
+    assert logging.Handler.handleError is before

@@ -1,10 +1,19 @@
 """What cannot be written is said in one sentence, before anything is read."""
 
 import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from polynl_mm.runtime.prediction import Prediction, write_annotated
+from polynl_mm.runtime.user_errors import UserError
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NO = ["no.py", "no.pth"]  # what the tools would read later
 FILES = [
     ("predict", [*NO, "no.mp4", "--json"]),
@@ -125,3 +134,51 @@ def test_disk_that_is_full_in_the_end(tool, tmp_path, monkeypatch, capsys):
     assert left.value.code == 2 and len(said.splitlines()) == 1
     assert f"{picture} cannot be written (No space left on device); make room" in said
     assert picture.read_text() == "old" and len(os.listdir(tmp_path)) == 2
+
+
+@pytest.fixture
+def fill(tmp_path):
+    """Return a function that leaves so many kB free of a small disk."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(command, stderr=subprocess.DEVNULL).returncode
+    ):
+        pytest.skip("this user may not mount a tmpfs")
+
+    def leave(free):
+        shutil.rmtree(folder / "w", ignore_errors=True)
+        (folder / "filler").write_bytes(bytes(1024 * (64 - free)))
+        return folder / "w"
+
+    yield leave
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("free", "sentence"),
+    [
+        (0, r"The work dir .*w cannot be written to \(No space"),
+        (16, r"vis_data/config\.py cannot be written \(No space.*make room"),
+        (32, r"w/tiny\.py cannot be written \(No space.*make room"),
+    ],
+)
+def test_work_dir_on_a_full_disk(tiny_config, tmp_path, fill, free, sentence):
+    config, work_dir = tiny_config(tmp_path / "tiny.py"), fill(free)
+    # Its log is the process's own.
+    command = [sys.executable, TOOLS / "train.py", config, "--work-dir", work_dir]
+    done = subprocess.run(command, capture_output=True, text=True)
+    (said,) = [x for x in done.stderr.splitlines() if x.startswith("Error: ")]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(sentence, said), said
+    assert all(path.stat().st_size for path in work_dir.rglob("*.py"))
+
+
+def test_annotated_copy_on_a_full_disk(tiny_dataset, fill):
+    prediction = Prediction("a.mp4", [0], ["a"], [1.0])
+    folder = fill(4)
+    with pytest.raises(UserError, match=r"_predicted\.mp4 cannot be written"):
+        write_annotated(str(tiny_dataset / "videos" / "1.mp4"), prediction, folder)
+    assert not list(folder.iterdir())
