@@ -137,14 +137,19 @@ def _parse_row(
     label, youtube_id, start, end = (row[column].strip() for column in columns)
     if not label or not youtube_id:
         raise UserError(f"{where} has no {'youtube_id' if label else 'label'}.")
+    if len((label + youtube_id).splitlines()) > 1:
+        raise UserError(
+            f"{where} has a line end in the label or the youtube_id "
+            f"{(label + youtube_id)[:40]!r}: a quote before it is not closed."
+        )
     try:
         times = float(start), float(end)
     except ValueError:
         times = (-1.0, -1.0)
     if not 0 <= times[0] <= times[1] < 1e6:  # false for nan, too
         raise UserError(
-            f"{where} has time_start {start!r} and time_end {end!r} where two times in "
-            "seconds are expected."
+            f"{where} has time_start {start[:40]!r} and time_end {end[:40]!r} where "
+            "two times in seconds are expected."
         )
     return Clip(line, label, youtube_id, *times, tuple(row))
 
@@ -174,7 +179,7 @@ def read_classes(path: str | Path) -> list[str]:
         raise UserError(f"The list of classes {path} is empty.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"The list of classes {path} has {twice[0]!r} twice.")
+        raise UserError(f"The list of classes {path} has {twice[0][:80]!r} twice.")
     return names
 
 
