@@ -8,7 +8,7 @@ import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.device import get_device
 
 from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import write_json
+from polynl_mm.runtime.atomic_files import expect_outputs, write_json
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_config_options
 from polynl_mm.runtime.configs import load_config
@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"--json": args.json}, {"--out-dir": args.out_dir})
         require_mmaction2()
         if args.trust_checkpoint:
             trust_checkpoints()

@@ -12,7 +12,7 @@ from polynl_mm.runtime import (
     testing_views,  # noqa: F401  (registers its hook)
     user_errors,
 )
-from polynl_mm.runtime.atomic_files import write_json
+from polynl_mm.runtime.atomic_files import expect_outputs, write_json
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_run_options, parse_run
 from polynl_mm.runtime.config_values import check_values
@@ -90,6 +90,10 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
     cfg.launcher = args.launcher
     cfg.resume = False
     set_work_dir(cfg, args.work_dir, args.config)
+    expect_outputs(
+        {"--metrics": args.metrics, "--dump": args.dump},
+        {"--work-dir": cfg.work_dir, "--show-dir": args.show_dir},
+    )
     if args.show or args.show_dir is not None:
         _draw_pictures(cfg, args)
     elif args.interval is not None or args.wait_time is not None:

@@ -12,7 +12,7 @@ from polynl_mm.analysis.page_tables import write_table
 from polynl_mm.analysis.quickstart import FULL, PROCESSES, Size, measure_model, train
 from polynl_mm.analysis.runs import ROOT, accuracy_curve, seconds_per_epoch
 from polynl_mm.datasets.bookends import generate_bookends
-from polynl_mm.runtime.atomic_files import write_json
+from polynl_mm.runtime.atomic_files import expect_outputs, write_json
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors
 
 PATTERN = "configs/bookends/slowonly_r18{}_2xb16-8x2x1-5e_bookends-rgb.py"
@@ -129,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     by_name = {block.strip("-") or "no_plugin": block for block in BLOCKS}
     with user_errors():
+        expect_outputs(folders={"--work-dir": args.work_dir})
         for name in args.blocks:
             if name not in by_name:
                 raise UserError(

@@ -24,7 +24,13 @@ from polynl_mm.runtime.checkpoints import (
     plain_dtype,
 )
 from polynl_mm.runtime.test_pipelines import SOURCES
+from polynl_mm.runtime.text_files import expect_regular
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, first_line
+
+# The dump of 10^5 samples of 700 classes has 300 MB.
+MOST_BYTES = 2**32
+# A small pickle may name one large tensor many times.
+MOST_SCORES = 2**28
 
 
 @dataclass
@@ -83,9 +89,20 @@ def read_results(path: str | os.PathLike) -> DumpedResults:
                 f"{path}, sample {number} has scores of {len(score)} classes, those "
                 f"before it of {len(scores[0])}."
             )
+        if len(samples) * len(score) > MOST_SCORES:
+            raise UserError(
+                f"{path} has {len(samples)} samples with scores of {len(score)} "
+                f"classes; at most {MOST_SCORES} scores are read."
+            )
         scores.append(score)
         labels.append(label)
-        names.append(next((str(sample[k]) for k in SOURCES if k in sample), None))
+        name = next((sample[k] for k in SOURCES if k in sample), None)
+        if not isinstance(name, (str, type(None))):
+            raise UserError(
+                f"{path}, sample {number}: the name of its video is no text; dump the "
+                "results again with tools/test.py --dump."
+            )
+        names.append(name)
     return DumpedResults(
         path=str(path),
         scores=np.stack(scores),
@@ -224,12 +241,13 @@ def _array(value: Any) -> np.ndarray | None:
 def _load(path: Path, name: str) -> Any:
     if path.is_dir():
         raise UserError(f"{name} is a folder; give a file of predictions (.pkl).")
-    if not path.is_file():
+    if not path.exists():
         folder = path.absolute().parent
         siblings = [p.name for p in folder.glob("*.p*kl*")] if folder.is_dir() else []
         raise UserError(
             f"The results {name} do not exist{did_you_mean(path.name, siblings)}"
         )
+    expect_regular(path, "file of results", MOST_BYTES)
     try:
         with open(path, "rb") as file:
             return _DataUnpickler(file).load()
@@ -239,8 +257,14 @@ def _load(path: Path, name: str) -> Any:
             f"holds {error}, which can run code; dump the results again with "
             "tools/test.py --dump."
         ) from error
-    except (OSError, MemoryError):
-        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"The results {name} cannot be read: {reason}.") from error
+    except MemoryError as error:
+        raise UserError(
+            f"{name} holds more than fits in the memory; results of tools/test.py "
+            "--dump are needed, or a machine with more memory."
+        ) from error
     except Exception as error:
         # A damaged pickle raises errors of many kinds.
         raise UserError(

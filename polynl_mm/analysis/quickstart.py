@@ -20,7 +20,11 @@ from polynl_mm.analysis.runs import (
     seconds_per_epoch,
 )
 from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
-from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.atomic_files import (
+    expect_outputs,
+    renamed_when_complete,
+    write_json,
+)
 from polynl_mm.runtime.user_errors import user_errors
 
 CONFIGS = {
@@ -313,6 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Like Ctrl-C, so that no training is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with user_errors():
+        expect_outputs(folders={"--work-dir": work_dir})
         results = quickstart(size, work_dir, args.seed)
     print(f"\n{format_table(results)}\n")
     print(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,9 +10,17 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from polynl_mm.runtime.text_files import parse_json, read_text
 from polynl_mm.runtime.user_errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+# A training of 10^6 iterations, each recorded, has 200 MB.
+MOST_LOG_BYTES = 2**29
+MOST_NAMES = 1000
+# Whole numbers that say where a record is, and the least that they can be.
+COUNTS = {"epoch": 1, "iter": 0, "step": 0}
+# Far beyond what 32 bits hold; a picture of such numbers cannot be scaled.
+LARGEST = 1e100
 
 
 def read_scalars(path: str | Path) -> list[dict]:
@@ -21,13 +30,71 @@ def read_scalars(path: str | Path) -> list[dict]:
         path (str | Path): The file: one JSON object on each line.
 
     Returns:
-        list[dict]: The objects. A last line that is still being written is left out.
+        list[dict]: The objects. A last line that is still being written is left out,
+        and so is what is no JSON object.
+
+    Raises:
+        UserError: If the file cannot be read, or a record has other things than
+            numbers where numbers are.
     """
-    records = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    records, names = [], set()
+    lines = read_text(path, "training log", MOST_LOG_BYTES).splitlines()
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
         with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
+            record = parse_json(line, where)
+            if isinstance(record, dict):
+                _check_record(record, where)
+                names.update(record)
+                records.append(record)
+        if len(names) > MOST_NAMES:
+            raise UserError(
+                f"{where}: there are more than {MOST_NAMES} different names of what "
+                "was measured, which no training records; give a scalars.json of "
+                "tools/train.py."
+            )
     return records
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a record was measured: a number, and no bool.
+
+    Args:
+        value (object): From a record.
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_record(record: dict, where: str) -> None:
+    for name, value in record.items():
+        if not name.isprintable() or len(name) > 200:
+            raise UserError(
+                f"{where} has the name {name[:40]!r}; names are of at most 200 "
+                "printable characters."
+            )
+        expected = None
+        if name in COUNTS:
+            least = COUNTS[name]
+            if not is_number(value) or not least <= value <= 1e12 or value % 1:
+                expected = f"a whole number from {least} to 10^12"
+        elif name == "time":
+            if not is_number(value) or not 0 <= value <= LARGEST:
+                expected = "a number of seconds"
+        elif is_number(value):
+            # A loss that diverged is nan or inf.
+            if abs(value) > LARGEST and value not in (math.inf, -math.inf):
+                expected = f"a number of at most {LARGEST:g}"
+        elif name in ("loss", "lr") or name.startswith("acc/"):
+            expected = "a number"
+        if expected:
+            shown = f"a {type(value).__name__}"
+            if not isinstance(value, (list, dict)):
+                shown = repr(value)
+                shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+            raise UserError(
+                f"{where}: {name} is {shown} where {expected} is expected; give a "
+                "scalars.json as tools/train.py writes it, or delete this line."
+            )
 
 
 def find_scalars(run: str | Path) -> Path | None:

@@ -28,7 +28,11 @@ from torch import nn
 from tqdm import tqdm
 
 from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.atomic_files import (
+    expect_outputs,
+    renamed_when_complete,
+    write_json,
+)
 from polynl_mm.runtime.configs import CfgOptions, load_config
 from polynl_mm.runtime.user_errors import UserError
 
@@ -316,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs(folders={"--out": args.out})
         require_mmaction2()
         cfg = load_config(args.config, args.cfg_options)
         setting = read_setting(cfg, args)

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from polynl_mm.analysis.runs import read_scalars
+from polynl_mm.analysis.runs import is_number, read_scalars
 from polynl_mm.runtime.atomic_files import renamed_when_complete
 from polynl_mm.runtime.user_errors import UserError, did_you_mean
 
 USUAL_KEYS = ("loss", "acc/top1", "lr")
 # What says where a record is, not what was measured.
 PLACES = ("epoch", "iter", "step")
+# Wider pictures cannot be drawn.
+MOST_PANELS = 20
 TITLES = {
     "loss": "training loss",
     "lr": "learning rate",
@@ -52,7 +55,12 @@ class TrainingLog:
 
     def measured(self) -> list[str]:
         """Return the names of what was measured."""
-        found = dict.fromkeys(key for record in self.records for key in record)
+        found = dict.fromkeys(
+            key
+            for record in self.records
+            for key, value in record.items()
+            if is_number(value)
+        )
         return [key for key in found if key not in PLACES]
 
     def curve(self, key: str, over: str) -> tuple[list[float], list[float]]:
@@ -65,7 +73,7 @@ class TrainingLog:
         Returns:
             tuple[list[float], list[float]]: Places and values.
         """
-        found = [r for r in self.records if isinstance(r.get(key), (int, float))]
+        found = [r for r in self.records if is_number(r.get(key))]
         return [self._place(r, over) for r in found], [r[key] for r in found]
 
     def _place(self, record: dict, over: str) -> float:
@@ -87,7 +95,7 @@ def read_training(path: str | Path, title: str | None = None) -> TrainingLog:
         TrainingLog: The records.
 
     Raises:
-        UserError: If there are none.
+        UserError: If there are none, or they cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -99,13 +107,14 @@ def read_training(path: str | Path, title: str | None = None) -> TrainingLog:
                 f"{path} has no <time>/vis_data/scalars.json; give the work dir of a "
                 "training (--work-dir of tools/train.py)."
             )
-    elif path.is_file():
+    elif path.exists():
         files = [path]
     else:
         raise UserError(f"The training {path} does not exist; give its work dir.")
     records: list[dict] = []
     for file in files:
-        records = _joined(records, _records(file))
+        found = [record for record in read_scalars(file) if "step" in record]
+        records = _joined(records, found)
     if not records:
         raise UserError(
             f"{path} records no training; give a work dir of tools/train.py, or the "
@@ -126,16 +135,29 @@ def find_keys(logs: Sequence[TrainingLog], wanted: Sequence[str] | None) -> list
         list[str]: Keys that at least one training has.
 
     Raises:
-        UserError: If none has a key.
+        UserError: If none has a key, or more are asked for than fit in a picture.
     """
     known = list(dict.fromkeys(key for log in logs for key in log.measured()))
     if wanted is None:
         wanted = [key for key in USUAL_KEYS if key in known] or known[:1]
+    wanted = list(dict.fromkeys(wanted))
+    if len(wanted) > MOST_PANELS:
+        raise UserError(
+            f"--keys gives {len(wanted)} keys; at most {MOST_PANELS} fit in a picture, "
+            "so draw several."
+        )
     for key in wanted:
         if key not in known:
-            hint = did_you_mean(key, known) or f"; recorded are {', '.join(known)}"
+            shown = ", ".join(known[:MOST_PANELS])
+            shown += ", ..." if len(known) > MOST_PANELS else ""
+            hint = did_you_mean(key, known) or f"; recorded are {shown}"
             raise UserError(f"--keys: no training has recorded {key!r}{hint}")
-    return list(wanted)
+    if not wanted:
+        raise UserError(
+            f"{', '.join(log.title for log in logs)}: nothing was measured; give the "
+            "work dir of a training (--work-dir of tools/train.py)."
+        )
+    return wanted
 
 
 def draw_curves(
@@ -192,6 +214,8 @@ def draw_curves(
         ncols=1 if max(map(len, lines)) > 40 else min(4, len(lines)),
         fontsize=9,
     )
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names may have dollar signs
     with renamed_when_complete(path) as partial:
         figure.savefig(partial)
 
@@ -210,18 +234,6 @@ def seconds_by_epoch(log: TrainingLog) -> dict[int, float]:
         if "loss" in record and "time" in record and "epoch" in record:
             seconds.setdefault(record["epoch"], []).append(record["time"])
     return {epoch: sum(times) / len(times) for epoch, times in seconds.items()}
-
-
-def _records(file: Path) -> list[dict]:
-    try:
-        records = read_scalars(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as records of a training.") from error
-    return [
-        record
-        for record in records
-        if isinstance(record, dict) and isinstance(record.get("step"), (int, float))
-    ]
 
 
 def _joined(earlier: list[dict], later: list[dict]) -> list[dict]:

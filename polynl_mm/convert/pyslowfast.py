@@ -23,6 +23,7 @@ from polynl_mm.convert.caffe2 import read_caffe2
 from polynl_mm.runtime.checkpoints import CheckpointError, load_safely
 from polynl_mm.runtime.model_match import compare
 from polynl_mm.runtime.state_dicts import find_state_dict
+from polynl_mm.runtime.text_files import read_text
 from polynl_mm.runtime.user_errors import UserError, first_line
 
 STEM = re.compile(r"s1\.(?:pathway|s)(\d)_stem\.(conv|bn)\.(\w+)")
@@ -143,9 +144,9 @@ def read_pyslowfast(file: str, config: str | None = None) -> Source:
         if isinstance(text, str):
             settings = _parse_settings(text, f"The cfg stored in {file}")
     if config is not None:
-        if not Path(config).is_file():
+        if not Path(config).exists():
             raise UserError(f"The PySlowFast config {config} does not exist.")
-        text = Path(config).read_text(encoding="utf-8")
+        text = read_text(config, "PySlowFast config")
         for section, values in _parse_settings(text, config).items():
             known = settings.setdefault(section, {})
             if isinstance(known, dict) and isinstance(values, dict):
@@ -250,7 +251,7 @@ def fit_weights(
 def _parse_settings(text: str, name: str) -> dict[str, Any]:
     try:
         parsed = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{name} is no YAML: {first_line(error)}") from error
     if not isinstance(parsed, dict):
         raise UserError(f"{name} is no config of PySlowFast: it has no sections.")

@@ -88,11 +88,11 @@ def check_annotation_line(
         raise ValueError(f"has {count} where {form!r} is expected{hint}")
     for value in fields[1 : 1 + numbers]:
         if not _is_whole(value):
-            raise ValueError(f"has {value!r} where a number of frames is expected")
+            raise ValueError(f"has {value[:40]!r} where a number of frames is expected")
     for value in labels:
         if not _is_whole(value):
             raise ValueError(
-                f"has the label {value!r}, which is not a whole number from 0"
+                f"has the label {value[:40]!r}, which is not a whole number from 0"
             )
         if num_classes is not None and int(value) >= num_classes:
             raise ValueError(
@@ -234,7 +234,8 @@ def _is_local(dataset: dict, ann_file: str) -> bool:
 
 
 def _is_whole(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    # No file and no head has more than 18 digits of frames or classes.
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def _join(root: str | None, path: str) -> str:

@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.text_files import parse_json, read_text
 from polynl_mm.runtime.user_errors import UserError, user_errors
 from polynl_mm.runtime.worker_processes import stop_with_parent
 
@@ -251,8 +252,8 @@ def _check_folder(root: Path, parameters: BookendsParameters, overwrite: bool) -
         raise ValueError(f"{root} is a file; give a folder to generate the data in")
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            found = parse_json(read_text(path, "record"), str(path))
+        except json.JSONDecodeError:
             found = {}
         found = found if isinstance(found, dict) else {}
         if found == wanted:
@@ -311,6 +312,8 @@ def generate_bookends(
     _check_folder(root, parameters, overwrite)
     try:
         _generate_missing(root, parameters, jobs, overwrite)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"The data could not be written to {root}: {error}") from error
     return root

@@ -26,6 +26,8 @@ from polynl_mm.datasets.video_files import (
     find_loss,
 )
 from polynl_mm.datasets.video_lists import read_video_list, write_text
+from polynl_mm.runtime.atomic_files import expect_outputs
+from polynl_mm.runtime.text_files import expect_regular
 from polynl_mm.runtime.user_errors import UserError, first_line, user_errors
 
 PROBLEMS = ("missing", "unreadable", "truncated", "too short")
@@ -161,13 +163,14 @@ class Journal:
     def _read(self) -> None:
         if not self.path.exists():
             return
+        expect_regular(self.path, "journal")
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     record = json.loads(line)
                     key = record["path"], record["size"], record["changed"]
                     self._known[key] = VideoState(**record["state"])
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue  # half a line, or no line of ours: decode again
 
     def known(self, path: str) -> VideoState | None:
@@ -294,6 +297,7 @@ def check_list(
     report = Path(report or ann_file.with_name(f"{ann_file.stem}_bad.csv"))
     if min_frames < 1:
         raise UserError(f"--min-frames must be 1 or more, not {min_frames}.")
+    expect_outputs({"--out": out, "--report": report})
     entries, delimiter = read_video_list(ann_file, delimiter)
     if any(_same_file(target, ann_file) for target in (out, report)):
         raise UserError(f"{ann_file} would be overwritten; give another --out.")

@@ -21,6 +21,7 @@ from polynl_mm.datasets.video_lists import (
     write_text,
     write_video_list,
 )
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.text_files import read_text
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors
 
@@ -136,14 +137,19 @@ def _parse_row(
     label, youtube_id, start, end = (row[column].strip() for column in columns)
     if not label or not youtube_id:
         raise UserError(f"{where} has no {'youtube_id' if label else 'label'}.")
+    if len((label + youtube_id).splitlines()) > 1:
+        raise UserError(
+            f"{where} has a line end in the label or the youtube_id "
+            f"{(label + youtube_id)[:40]!r}: a quote before it is not closed."
+        )
     try:
         times = float(start), float(end)
     except ValueError:
         times = (-1.0, -1.0)
     if not 0 <= times[0] <= times[1] < 1e6:  # false for nan, too
         raise UserError(
-            f"{where} has time_start {start!r} and time_end {end!r} where two times in "
-            "seconds are expected."
+            f"{where} has time_start {start[:40]!r} and time_end {end[:40]!r} where "
+            "two times in seconds are expected."
         )
     return Clip(line, label, youtube_id, *times, tuple(row))
 
@@ -162,7 +168,10 @@ def read_classes(path: str | Path) -> list[str]:
         UserError: If there are none, or one is there twice.
     """
     lines = read_text(path, "list of classes").splitlines()
-    header = next(csv.reader(lines[:1]), [])
+    try:
+        header = next(csv.reader(lines[:1]), [])
+    except csv.Error as error:
+        raise UserError(f"The list of classes {path}, line 1: {error}.") from error
     if "youtube_id" in [name.strip() for name in header]:
         return sorted({clip.label for clip in read_clips(path).clips})
     names = [line.strip() for line in lines if line.strip()]
@@ -170,7 +179,7 @@ def read_classes(path: str | Path) -> list[str]:
         raise UserError(f"The list of classes {path} is empty.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"The list of classes {path} has {twice[0]!r} twice.")
+        raise UserError(f"The list of classes {path} has {twice[0][:80]!r} twice.")
     return names
 
 
@@ -418,6 +427,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"--out": args.out, "--classes-out": args.classes_out})
         summary = build_annotations(
             args.csv,
             args.videos,

@@ -20,6 +20,7 @@ from polynl_mm.datasets.resized_video import SUFFIX, ResizeParameters, resize_vi
 from polynl_mm.datasets.video_files import find_videos
 from polynl_mm.datasets.video_lists import write_text
 from polynl_mm.runtime.atomic_files import write_json
+from polynl_mm.runtime.text_files import parse_json, read_text
 from polynl_mm.runtime.user_errors import UserError, first_line, user_errors
 
 PARAMETERS_FILE = "resized.json"
@@ -122,12 +123,12 @@ def _check_target(source: Path, target: Path, parameters: ResizeParameters) -> N
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file; give a folder to write to.")
     path, wanted = target / PARAMETERS_FILE, asdict(parameters)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        found = wanted
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+    found = wanted
+    if path.exists():
+        try:
+            found = parse_json(read_text(path, "record"), str(path))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     if found != wanted:
         found = found if isinstance(found, dict) else {}
         different = ", ".join(
@@ -139,10 +140,7 @@ def _check_target(source: Path, target: Path, parameters: ResizeParameters) -> N
             f"{target} was made with {different or 'other parameters'}; give another "
             "folder, or delete it first."
         )
-    try:
-        write_json(path, wanted)
-    except OSError as error:
-        raise UserError(f"{target} cannot be written to: {error}") from error
+    write_json(path, wanted)
 
 
 def _plan(

@@ -21,6 +21,7 @@ from polynl_mm.datasets.video_lists import (
     write_text,
     write_video_list,
 )
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.text_files import read_text
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors
 
@@ -359,6 +360,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs(folders={"--out": args.out})
         summary = build_annotations(
             args.splits,
             args.out,

@@ -103,12 +103,10 @@ def write_text(target: str | os.PathLike, text: str) -> None:
     Raises:
         UserError: If it cannot be written.
     """
-    if os.path.isdir(target):
-        raise UserError(f"{target} is a folder; give the file to write.")
     try:
         with renamed_when_complete(target) as partial:
             partial.write_text(text, encoding="utf-8")
-    except (OSError, UnicodeEncodeError) as error:
+    except UnicodeEncodeError as error:
         raise UserError(f"{target} could not be written: {error}") from error
 
 

@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.checkpoints import load_safely
 from polynl_mm.runtime.state_dicts import find_state_dict, write_checkpoint
 from polynl_mm.runtime.user_errors import UserError
@@ -41,13 +42,12 @@ def publish(
 
     Raises:
         CheckpointError: If the source cannot be read safely or holds no weights.
-        UserError: If the target is no ``.pth`` file.
+        UserError: If the target is no ``.pth`` file, or cannot be written.
     """
     target_path = Path(target)
     if target_path.suffix != ".pth":
         raise UserError(f"The published file is named NAME.pth, not {target}.")
-    if target_path.is_dir():
-        raise UserError(f"{target} is a folder; give the name of the file to write.")
+    expect_outputs({"target": target})
     loaded = load_safely(source, "cpu")
     weights = find_state_dict(loaded, source, ("state_dict",))
     weights = {key: weights[key] for key in weights if key not in NOT_STORED}

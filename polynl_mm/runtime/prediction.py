@@ -269,6 +269,10 @@ def write_annotated(
                 writer.release()
         if writer is None:
             raise UnreadableVideoError(f"{video}: no frame can be read to annotate.")
+        # OpenCV says nothing when the disk is full.
+        with _capture(str(partial)) as written:
+            if not written.isOpened():
+                raise UserError(f"{target} cannot be written whole; is the disk full?")
     return target
 
 

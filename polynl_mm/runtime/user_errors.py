@@ -7,7 +7,9 @@ keeps its traceback. ``POLYNL_DEBUG=1`` shows the traceback of everything.
 
 import contextlib
 import difflib
+import errno
 import inspect
+import logging
 import os
 import re
 import signal
@@ -21,6 +23,19 @@ from pathlib import Path
 PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What a path that the user gave can be the reason of.
+PATH_ERRORS = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 NOT_REGISTERED = re.compile(r"(\S+) is not in the (.+?) registry\.")
 OPTIMIZER_FILES = ("torch/optim/optimizer.py", "scheduler/param_scheduler.py")
 BAD_PRODUCT = re.compile(
@@ -91,7 +106,8 @@ def explain(error: BaseException) -> str | None:
         str | None: The sentence. A :class:`UserError`, a ``ValueError`` raised by
         polynl_mm's own code, a name that a registry does not hold, an argument that
         a class named in the config does not take or refuses, a package that such a
-        class needs, and a config that is not valid Python have one.
+        class needs, a config that is not valid Python, a path that the system refuses
+        and a full disk have one.
     """
     for link in _chain(error):
         if isinstance(link, UserError):
@@ -111,7 +127,7 @@ def explain(error: BaseException) -> str | None:
         )
         if sentence:
             return sentence
-    return None
+    return _explain_path(error)
 
 
 @contextlib.contextmanager
@@ -127,7 +143,7 @@ def user_errors() -> Iterator[None]:
     """
     received: list[int] = []
     try:
-        with _noting_signals(received):
+        with _noting_signals(received), _lost_logs_in_one_sentence():
             yield
     except KeyboardInterrupt:
         _leave_interrupted()
@@ -181,6 +197,35 @@ def _leave_interrupted() -> None:
     if _rank() == 0:
         print("Interrupted.", file=sys.stderr, flush=True)
     _leave(EXIT_INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _lost_logs_in_one_sentence() -> Iterator[None]:
+    """Say once that a log cannot be written; logging has a traceback for each line."""
+    original = logging.Handler.handleError
+    said = set()
+
+    def handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            original(handler, record)
+            return
+        name = getattr(handler, "baseFilename", "to the terminal")
+        if name not in said:
+            said.add(name)
+            with contextlib.suppress(OSError):  # the terminal itself may be gone
+                print(
+                    f"Warning: the log {name} cannot be written "
+                    f"({error.strerror or error}); the run goes on without it.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    logging.Handler.handleError = handle_error
+    try:
+        yield
+    finally:
+        logging.Handler.handleError = original
 
 
 def _in_one_line(sentence: str) -> str:
@@ -376,4 +421,24 @@ def _explain_missing_package(error: BaseException) -> str | None:
 def _explain_syntax(error: BaseException) -> str | None:
     if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
+    return None
+
+
+def _explain_path(error: BaseException) -> str | None:
+    """Explain what the system says of a path that others than polynl_mm open."""
+    if isinstance(error, OSError) and error.errno in PATH_ERRORS:
+        if not isinstance(error.filename, (str, os.PathLike)):
+            return None
+        return (
+            f"{error.filename} cannot be read or written ({error.strerror}); give "
+            "another path."
+        )
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in DISK_FULL:
+            where = (
+                f"{link.filename} cannot be written"
+                if link.filename
+                else ("What this writes cannot be stored")
+            )
+            return f"{where} ({link.strerror}); make room on the disk."
     return None

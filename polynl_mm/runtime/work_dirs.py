@@ -33,10 +33,7 @@ def hold_work_dir(work_dir: str, resumes: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise UserError(
-            f"The work dir {work_dir} cannot be written to "
-            f"({error.strerror or error}); give another --work-dir."
-        ) from error
+        raise _unwritable(work_dir, error) from error
     try:
         # A record lock: it ends with this process, whatever its data workers do.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,9 +45,12 @@ def hold_work_dir(work_dir: str, resumes: bool) -> None:
             f"Another run (process {owner}) is writing to {work_dir}; give this one "
             "another --work-dir, or wait for that one's end."
         ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except OSError as error:
+        raise _unwritable(work_dir, error) from error
     _held.append(file)
     remove_leftovers(folder)
     left = sorted(path.name for path in folder.glob("*.pth"))
@@ -62,3 +62,10 @@ def hold_work_dir(work_dir: str, resumes: bool) -> None:
             logger="current",
             level=logging.WARNING,
         )
+
+
+def _unwritable(work_dir: str, error: OSError) -> UserError:
+    return UserError(
+        f"The work dir {work_dir} cannot be written to ({error.strerror or error}); "
+        "give another --work-dir."
+    )

@@ -188,3 +188,59 @@ def test_other_samples_are_refused(tmp_path, change, sentence):
     b = write_dump(tmp_path / "b.pkl", **given)
     with pytest.raises(UserError, match=sentence):
         match_samples([read_results(a), read_results(b)])
+
+
+def test_what_is_no_regular_file_of_bounded_size_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pkl")
+    with open(tmp_path / "large.pkl", "wb") as file:
+        file.truncate(2**42)  # takes no room on the disk
+    write_dump(tmp_path / "a.pkl", SCORES, [0, 1, 2])
+    (tmp_path / "link.pkl").symlink_to("a.pkl")
+    assert len(read_results(tmp_path / "link.pkl").labels) == 3
+    for path, sentence in (
+        (tmp_path / "pipe.pkl", "is no regular file"),
+        ("/dev/zero", "is no regular file"),
+        (tmp_path / "large.pkl", r"a file of at most \d+ is read"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            read_results(path)
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("sample", "sentence"),
+    [
+        (dict(pred_score=[0.1, 0.9], gt_label=10**5000), "single class"),
+        (dict(pred_score=[0.1, 10**5000], gt_label=0), "one score for each class"),
+        (dict(pred_score=[0.1, "x"], gt_label=0), "one score for each class"),
+        (dict(pred_score=[0.1, None], gt_label=0), "one score for each class"),
+        (dict(pred_score=nested(200), gt_label=0), "one score for each class"),
+        (dict(pred_score=[0.1, 0.9], gt_label=0, filename=nested(200)), "is no text"),
+        (dict(pred_score=[0.1, 0.9], gt_label=0, filename=10**5000), "is no text"),
+    ],
+    ids=["label", "score", "text", "none", "deep", "deep name", "long name"],
+)
+def test_values_of_anybody_are_refused_in_one_sentence(tmp_path, sample, sentence):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([sample]))
+    with pytest.raises(UserError, match=f"sample 0.*{sentence}"):
+        read_results(tmp_path / "a.pkl")
+
+
+def test_small_file_of_many_scores_takes_no_memory(tmp_path):
+    sample = dict(pred_score=torch.zeros(2**20), gt_label=0)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([sample] * 10**5))
+    with pytest.raises(UserError, match=r"100000 samples .* at most \d+ scores"):
+        read_results(tmp_path / "a.pkl")
+
+
+def test_deep_pickle(tmp_path):
+    deep = b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."
+    (tmp_path / "a.pkl").write_bytes(deep)
+    with pytest.raises(UserError, match="sample 0 has no pred_score"):
+        read_results(tmp_path / "a.pkl")

@@ -86,5 +86,5 @@ def test_unfit_runs(tmp_path):
     with pytest.raises(UserError, match="records no training"):
         read_training(tmp_path / "a.json")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(UserError, match="cannot be read as records"):
+    with pytest.raises(UserError, match="is not a text file"):
         read_training(tmp_path / "a.png")

@@ -97,6 +97,8 @@ def test_what_is_not_on_a_disk_is_left_alone():
         ("folder", {}, "1 field where 'folder total_frames label'"),
         ("folder 10", {}, "2 fields where 'folder total_frames label'"),
         ("folder 10 -1", {}, "label '-1'"),
+        ("folder 10 " + "1" * 5000, {}, "label '1{40}', which is not"),
+        ("folder " + "1" * 5000 + " 1", {}, "has '1{40}' where a number"),
     ],
 )
 def test_lines_of_frames(line, keys, sentence):

@@ -1,13 +1,15 @@
 """Lists of Kinetics: labels, the names that downloaders write, what is missing."""
 
 import csv
+import os
 import random
 
 import pytest
 from mmengine.config import Config
 
 from polynl_mm.datasets.annotations import check_datasets
-from polynl_mm.datasets.kinetics import main
+from polynl_mm.datasets.kinetics import main, read_classes, read_clips
+from polynl_mm.runtime.user_errors import UserError
 
 HEADER = ["label", "youtube_id", "time_start", "time_end", "split"]
 NAMES = [
@@ -299,3 +301,34 @@ def test_files_of_other_suffixes_are_named(table, videos, capsys):
     assert "2 .ts (b/x.ts), 1 .gif (b/y.gif), 1 without a suffix (z)" in said
     (folder / "ends_12_345.mp4").unlink()
     assert "2 .ts (b/x.ts)" in refused(capsys, table, folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("a,b,0," + "1" * 5000, "line 2 has time_start '0' and time_end '1{40}' where"),
+        ("a,b,1e308,1e309", "two times in seconds"),
+        ("a,b,null,", "two times in seconds"),
+        ("a," + "b" * 200_000 + ",0,1", "line 2: field larger than"),
+        ('"a,b,0,1\n"a,b,0,1', "line end in the label .* quote .* is not closed"),
+        ("a,b,0,1,2", "has 5 fields where 4 are expected"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_tables_of_anybody(tmp_path, rows, sentence):
+    path = tmp_path / "a.csv"
+    path.write_text("label,youtube_id,time_start,time_end\n" + rows + "\n")
+    with pytest.raises(UserError, match=rf"a\.csv.*{sentence}") as raised:
+        read_clips(path)
+    assert len(str(raised.value)) < len(str(path)) + 250
+
+
+def test_tables_that_are_no_files_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for read in (read_clips, read_classes):
+        for path in (tmp_path / "pipe.csv", "/dev/zero"):
+            with pytest.raises(UserError, match="is no regular file"):
+                read(path)
+    (tmp_path / "classes.txt").write_text("x" * 200_000 + "\n")
+    with pytest.raises(UserError, match=r"classes\.txt, line 1: field larger"):
+        read_classes(tmp_path / "classes.txt")

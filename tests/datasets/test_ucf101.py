@@ -172,7 +172,7 @@ def test_folders_that_cannot_work(splits, tmp_path, capsys):
     said = refused(capsys, "--splits", tmp_path / "absent", "--out", tmp_path)
     assert "official lists" in said
     said = refused(capsys, "--splits", splits, "--out", splits / "classInd.txt")
-    assert "is a file" in said
+    assert "is no folder" in said
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF\xff\0\0\0AVI LIST", b"<html>" * 9])

@@ -1,8 +1,9 @@
+import json
 import os
 
 import pytest
 
-from polynl_mm.runtime.text_files import read_class_names, read_text
+from polynl_mm.runtime.text_files import parse_json, read_class_names, read_text
 from polynl_mm.runtime.user_errors import UserError
 
 
@@ -41,3 +42,28 @@ def test_what_is_no_file_is_refused_without_reading(tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             read_text(tmp_path / name, "list")
+
+
+def test_size_is_bounded_and_links_are_followed(tmp_path):
+    (tmp_path / "list.txt").write_text("a 0\n")
+    (tmp_path / "link.txt").symlink_to("list.txt")
+    assert read_text(tmp_path / "link.txt", "list") == "a 0\n"
+    for path, most, sentence in (
+        (tmp_path / "link.txt", 3, "has 4 bytes; a file of at most 3"),
+        ("/dev/zero", 3, "is no regular file"),
+        ("/proc/self/status", 3, "no end within the 3 bytes"),  # tells no size
+    ):
+        with pytest.raises(UserError, match=sentence):
+            read_text(path, "list", most)
+
+
+def test_json_of_anybody():
+    assert parse_json('{"a": [1]}', "a.json") == {"a": [1]}
+    for text, sentence in (
+        ("[" * 10**5, "a.json is nested too deep"),
+        ("1" * 5000, "a.json has a number of too many digits"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            parse_json(text, "a.json")
+    with pytest.raises(json.JSONDecodeError):
+        parse_json("{", "a.json")

@@ -10,6 +10,7 @@ from polynl_mm.analysis.training_curves import (
     seconds_by_epoch,
 )
 from polynl_mm.runtime import user_errors
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.user_errors import UserError
 
 
@@ -90,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        if args.task == "plot_curve":
+            expect_outputs({"--out": args.out})
         titles = args.legend or args.runs
         logs = [
             read_training(run, title)

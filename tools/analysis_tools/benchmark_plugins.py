@@ -13,6 +13,7 @@ from polynl_mm.analysis.benchmark import (
     write_results,
 )
 from polynl_mm.runtime import user_errors
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.user_errors import UserError, did_you_mean
 
 
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs(folders={"--out": args.out})
         for name in args.subjects:
             if name not in SUBJECTS:
                 hint = did_you_mean(name, SUBJECTS) or f"; known: {', '.join(SUBJECTS)}"

@@ -12,7 +12,7 @@ from polynl_mm.analysis.accuracies import (
 from polynl_mm.analysis.confusion_picture import draw_confusions
 from polynl_mm.analysis.dumped_results import read_results
 from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import write_json
+from polynl_mm.runtime.atomic_files import expect_outputs, write_json
 from polynl_mm.runtime.text_files import read_class_names
 from polynl_mm.runtime.user_errors import UserError, did_you_mean
 
@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"--out": args.out, "--json": args.json})
         require_mmaction2()
         results = read_results(args.results)
         check_options(args, results.num_classes)

@@ -12,7 +12,11 @@ from polynl_mm.analysis.accuracies import (
 )
 from polynl_mm.analysis.dumped_results import read_results
 from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.atomic_files import (
+    expect_outputs,
+    renamed_when_complete,
+    write_json,
+)
 from polynl_mm.runtime.text_files import read_class_names
 from polynl_mm.runtime.user_errors import UserError
 
@@ -78,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"--out": args.out})
         require_mmaction2()
         results = read_results(args.results)
         labels = read_class_names(args.labels) if args.labels else None

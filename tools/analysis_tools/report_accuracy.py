@@ -9,7 +9,11 @@ import torch
 from polynl_mm.analysis.accuracies import format_accuracies, fuse, overall_accuracies
 from polynl_mm.analysis.dumped_results import DumpedResults, read_results
 from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
+from polynl_mm.runtime.atomic_files import (
+    expect_outputs,
+    renamed_when_complete,
+    write_json,
+)
 from polynl_mm.runtime.user_errors import UserError
 
 
@@ -80,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"--dump": args.dump, "--metrics": args.metrics})
         require_mmaction2()
         if args.dump and Path(args.dump).suffix not in (".pkl", ".pickle"):
             raise UserError(f"--dump takes a .pkl file, not {args.dump}.")

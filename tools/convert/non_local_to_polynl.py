@@ -4,6 +4,7 @@ import argparse
 
 from polynl_mm.convert.non_local_to_polynl import convert, describe_plugins
 from polynl_mm.runtime import require_mmaction2, user_errors
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_config_options
 from polynl_mm.runtime.configs import load_config
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"target": args.target})
         if args.trust_checkpoint:
             trust_checkpoints()
         model = None

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from polynl_mm.convert.pyslowfast import convert_weights, fit_weights, read_pyslowfast
 from polynl_mm.convert.pyslowfast_model import describe_model
 from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import renamed_when_complete
+from polynl_mm.runtime.atomic_files import expect_outputs, renamed_when_complete
 from polynl_mm.runtime.checkpoints import trust_checkpoints
 from polynl_mm.runtime.command_line import add_config_options
 from polynl_mm.runtime.configs import load_config
@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"target": args.target, "--model-config": args.model_config})
         require_mmaction2()
         if args.trust_checkpoint:
             trust_checkpoints()

@@ -4,6 +4,7 @@ import argparse
 
 from polynl_mm.deployment.onnx_export import export_onnx, require_packages
 from polynl_mm.runtime import require_mmaction2, user_errors
+from polynl_mm.runtime.atomic_files import expect_outputs
 from polynl_mm.runtime.checkpoints import check_exists, trust_checkpoints
 from polynl_mm.runtime.command_line import add_config_options
 from polynl_mm.runtime.configs import load_config
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        expect_outputs({"--out": args.out})
         require_mmaction2()
         require_packages()
         if not args.out.endswith(".onnx"):
