@@ -13,6 +13,7 @@ from polynl_mm.analysis.quickstart import FULL, PROCESSES, Size, measure_model, 
 from polynl_mm.analysis.runs import ROOT, accuracy_curve, seconds_per_epoch
 from polynl_mm.datasets.bookends import generate_bookends
 from polynl_mm.runtime.atomic_files import expect_outputs, write_json
+from polynl_mm.runtime.text_files import parse_json, read_text
 from polynl_mm.runtime.user_errors import UserError, did_you_mean, user_errors
 
 PATTERN = "configs/bookends/slowonly_r18{}_2xb16-8x2x1-5e_bookends-rgb.py"
@@ -49,7 +50,12 @@ def run_once(block: str, seed: int, size: Size, work_dir: Path) -> dict:
     run = work_dir / (block.strip("-") or "no_plugin") / f"seed_{seed}"
     done = run.with_suffix(".json")
     if done.is_file():
-        return json.loads(done.read_text(encoding="utf-8"))
+        try:
+            return parse_json(read_text(done, "result"), str(done))
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{done} is no JSON; delete it, and its run is made again."
+            ) from error
     # A run that was cut off goes on from its last checkpoint.
     records = train(
         PATTERN.format(block),

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from polynl_mm.analysis import bookends_table as table
-from polynl_mm.analysis.quickstart import ROOT
+from polynl_mm.analysis.quickstart import FULL, ROOT
+from polynl_mm.runtime.user_errors import UserError
 
 RUNS = [dict(top1=t, seconds_per_epoch=s) for t, s in ((0.5, 8), (0.7, 9), (0.6, 30))]
 COST = dict(parameters=174818, gflops=0.0458)
@@ -30,3 +31,13 @@ def test_finished_runs_are_not_run_again(tmp_path, monkeypatch):
     done.write_text(json.dumps(RUNS[0]))
     monkeypatch.setattr(table, "train", lambda *_: pytest.fail("trained again"))
     assert table.run_once("-polynl", 1, None, tmp_path) == RUNS[0]
+
+
+def test_damaged_result_is_named(tmp_path):
+    done = tmp_path / "no_plugin" / "seed_0.json"
+    done.parent.mkdir()
+    done.write_text('{"top1": 1.0}')
+    assert table.run_once("", 0, FULL, tmp_path) == {"top1": 1.0}
+    done.write_text('{"top1"')
+    with pytest.raises(UserError, match=r"seed_0\.json is no JSON; delete it"):
+        table.run_once("", 0, FULL, tmp_path)

@@ -208,10 +208,16 @@ def test_what_the_blocks_here_have_not_is_said(tmp_path):
         ("NONLOCAL: {INSTANTIATION: gauss}", "'gauss'"),
         ("MODEL: {ARCH: x3d}", "x3d"),
         ("RESNET: {SPATIAL_STRIDES: 3}", "form"),
+        ("MODEL: " + "[" * 5000, r"nln\.yaml is no YAML"),
+        ("MODEL: {ARCH: " + "1" * 5000 + "}", r"nln\.yaml is no YAML"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=sentence):
             describe_model(read_pyslowfast(file, str(path)))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"nln\.yaml is no regular file"):
+        read_pyslowfast(file, str(path))
 
 
 def test_assumptions_are_said(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import faulthandler
+import json
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from polynl_mm.datasets import check_videos
 from polynl_mm.datasets.check_videos import main
 from polynl_mm.datasets.surviving_decode import SurvivingDecode, UnreadableVideoError
 from polynl_mm.datasets.video_files import find_cut
+from polynl_mm.runtime.user_errors import UserError
 
 
 @pytest.fixture
@@ -245,3 +247,15 @@ def test_a_codec_that_decord_has_no_decoder_for(tmp_path, suffix):
     step = SurvivingDecode([DecordInit()])
     with pytest.raises(UnreadableVideoError, match="it is AV1, for which decord has"):
         step.decode({"filename": str(tmp_path / f"a{suffix}")})
+
+
+def test_journal_of_anybody(tmp_path):
+    record = {"path": "a", "size": 1, "changed": 1, "state": {}}
+    (tmp_path / "a").write_text(
+        "\n".join(["[" * 10**5, "1" * 5000, "null", '{"path": []}', json.dumps(record)])
+    )
+    with check_videos.Journal(tmp_path / "a") as journal:
+        assert list(journal._known) == [("a", 1, 1)]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"journal .*pipe is no regular file"):
+        check_videos.Journal(tmp_path / "pipe")

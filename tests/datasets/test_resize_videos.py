@@ -211,6 +211,11 @@ def test_what_cannot_work(source, tmp_path, capsys, monkeypatch):
     assert "short_side 320 instead of 256" in refused(source, other)
     (other / "resized.json").write_text("{")
     assert "resized.json cannot be read" in refused(source, other)
+    (other / "resized.json").write_text("[" * 10**5)
+    assert "resized.json is nested too deep" in refused(source, other)
+    (other / "resized.json").unlink()
+    os.mkfifo(other / "resized.json")
+    assert "no regular file" in refused(source, other)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda x: None if x == "av" else find_spec(x)

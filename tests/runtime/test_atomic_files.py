@@ -125,6 +125,9 @@ def test_outputs_are_expected_without_making_anything(tmp_path, monkeypatch):
     files = {"--a": tmp_path / "new" / "a.json", "--b": tmp_path / "old.json"}
     expect_outputs(files, {"--out": tmp_path / "out" / "deep", "--dir": None})
     assert os.listdir(tmp_path) == ["old.json"]
+    monkeypatch.setenv("RANK", "1")
+    expect_outputs({"--a": tmp_path})  # may be of another machine
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.chdir(tmp_path)
     expect_outputs({"--a": "a.json"}, {"--out": "out"})
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
