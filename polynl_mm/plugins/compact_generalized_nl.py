@@ -126,9 +126,10 @@ class _CompactGeneralizedNL(Plugin):
 
 def _call_wide(module: nn.Module, y: Tensor) -> Tensor:
     """Call a module in the type of y, which may be wider than its weights."""
-    state = dict(module.named_parameters()) | dict(module.named_buffers())
-    if all(t.dtype == y.dtype or not t.is_floating_point() for t in state.values()):
+    weights = list(module.parameters())
+    if not weights or weights[0].dtype == y.dtype:
         return module(y)
+    state = dict(module.named_parameters()) | dict(module.named_buffers())
     wide = {
         name: t.to(y.dtype) if t.is_floating_point() else t for name, t in state.items()
     }

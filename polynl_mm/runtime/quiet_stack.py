@@ -17,6 +17,7 @@ WARNINGS = (
     "pkg_resources is deprecated",
     "Fail to import ``MultiScaleDeformableAttention``",
     "`broadcast_buffers` is deprecated",
+    "`TorchScript` support for functional optimizers is deprecated",
 )
 RECORDS = re.compile(r'"FileClient" will be deprecated|"HardDiskBackend" is the alias')
 

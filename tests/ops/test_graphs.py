@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from closeness import assert_close
+from mmengine.utils import digit_version
 from random_tensors import draw, projections
 
 from polynl_mm.ops import criss_cross, factored, pairwise, pyramid, spectral
@@ -72,8 +73,18 @@ def small_chunks(monkeypatch):
     torch.compiler.reset()
 
 
+# Functions with gradients of their own: torch 2.5 does not follow these two.
+NEEDS_NEWER = {"chunked_gaussian", "concatenation"}
+
+
+def tried(name):
+    old = digit_version(torch.__version__) < digit_version("2.6")
+    marks = pytest.mark.xfail(old, reason="torch 2.5", strict=False)
+    return pytest.param(name, marks=marks if name in NEEDS_NEWER else ())
+
+
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", map(tried, OPERATIONS))
 def test_compiles_to_one_graph(name, autocast):
     function = OPERATIONS[name]
     compiled = torch.compile(function, fullgraph=True, backend="eager")
@@ -83,7 +94,7 @@ def test_compiles_to_one_graph(name, autocast):
         assert_close(found, expected, name)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", map(tried, OPERATIONS))
 def test_exports(name):
     module = AsModule(OPERATIONS[name])
     inputs = tuple(projections(2, 8, 8, 60, dtype=torch.float32).values())
