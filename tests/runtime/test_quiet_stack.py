@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.utils import digit_version
 
 from polynl_mm.runtime.quiet_stack import is_for_users
 
@@ -31,6 +32,11 @@ def test_only_what_concerns_users_is_logged():
     assert is_for_users(record("Epoch(train) [1][1/6] %s", "loss: 0.7"))
 
 
+@pytest.mark.xfail(
+    digit_version(torch.__version__) < digit_version("2.6"),
+    reason="torch 2.5 warns of itself while MMEngine is imported",
+    strict=False,
+)
 def test_mistake_in_an_inherited_config_is_the_only_line(tmp_path):
     """The first lines that a newcomer meets, with all that MMAction2 imports."""
     (tmp_path / "config.py").write_text(
