@@ -7,12 +7,13 @@ one of its backbones is built.
 
 __version__ = "0.1.0"
 
-from polynl_mm.runtime import check_requirements, install
+from polynl_mm.stack import check_requirements, install
 
 # First of all: what follows imports the packages that are checked here.
 check_requirements()
 install()
 
+from polynl_mm import recognizers  # noqa: F401  (registers its hook)
 from polynl_mm.backbones import WithPlugins, accelerate_non_local, insert_plugins
 from polynl_mm.datasets import BadVideosHook, SurvivingDecode
 from polynl_mm.plugins import (

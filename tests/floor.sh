@@ -15,6 +15,6 @@ export PATH="$FLOOR/bin:$PATH" POLYNL_ENV=active
 . tools/setup_env.sh
 set_up_environment data deployment tests
 if [ $# = 0 ]; then
-    set -- tests/ops tests/plugins tests/backbones tests/runtime tests/convert
+    set -- tests/ops tests/plugins tests/backbones tests/stack tests/recognizers tests/convert
 fi
 exec "$PYTHON" -m pytest "$@"

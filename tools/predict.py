@@ -7,14 +7,14 @@ from dataclasses import asdict
 import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.device import get_device
 
-from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import expect_outputs, write_json
-from polynl_mm.runtime.checkpoints import trust_checkpoints
-from polynl_mm.runtime.command_line import add_config_options
-from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.prediction import Predictor, write_annotated
-from polynl_mm.runtime.text_files import read_class_names
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.recognizers.command_line import add_config_options
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.prediction import Predictor, write_annotated
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+from polynl_mm.text_files import read_class_names
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

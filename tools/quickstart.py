@@ -2,7 +2,7 @@
 
 import checked_stack  # noqa: F401  (before what it checks)
 
-from polynl_mm.analysis.quickstart import main
+from polynl_mm.experiments.quickstart import main
 
 if __name__ == "__main__":
     main()

@@ -5,18 +5,12 @@ import argparse
 import checked_stack  # noqa: F401  (before what it checks)
 from mmengine.dist import is_main_process
 
+from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.datasets.annotations import check_datasets
-from polynl_mm.datasets.bad_videos import stop_at_bad_videos
-from polynl_mm.runtime import (
-    require_mmaction2,
-    testing_views,  # noqa: F401  (registers its hook)
-    user_errors,
-)
-from polynl_mm.runtime.atomic_files import expect_outputs, write_json
-from polynl_mm.runtime.checkpoints import trust_checkpoints
-from polynl_mm.runtime.command_line import add_run_options, parse_run
-from polynl_mm.runtime.config_values import check_values
-from polynl_mm.runtime.configs import (
+from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
+from polynl_mm.recognizers.command_line import add_run_options, parse_run
+from polynl_mm.recognizers.config_values import check_values
+from polynl_mm.recognizers.configs import (
     add_hook,
     build_runner,
     expect_checkpoint,
@@ -24,9 +18,14 @@ from polynl_mm.runtime.configs import (
     set_work_dir,
     unshard,
 )
-from polynl_mm.runtime.process_group import process_group
-from polynl_mm.runtime.test_pipelines import bound_decoding, name_samples
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.evaluation_pipelines import bound_decoding, name_samples
+from polynl_mm.stack import (
+    require_mmaction2,
+    testing_views,  # noqa: F401  (registers its hook)
+)
+from polynl_mm.stack.process_group import process_group
+from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

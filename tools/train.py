@@ -7,26 +7,25 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from polynl_mm.datasets.annotations import check_datasets
-from polynl_mm.datasets.bad_videos import stop_at_bad_videos
-from polynl_mm.runtime import (
-    require_mmaction2,
-    testing_views,  # noqa: F401  (registers its hook)
-    user_errors,
-)
-from polynl_mm.runtime.checkpoints import trust_checkpoints
-from polynl_mm.runtime.command_line import add_run_options, parse_run
-from polynl_mm.runtime.config_values import check_values
-from polynl_mm.runtime.configs import (
+from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
+from polynl_mm.recognizers.command_line import add_run_options, parse_run
+from polynl_mm.recognizers.config_values import check_values
+from polynl_mm.recognizers.configs import (
     add_hook,
     build_runner,
     expect_checkpoint,
     load_config,
     set_work_dir,
 )
-from polynl_mm.runtime.process_group import process_group
-from polynl_mm.runtime.resumable import find_checkpoint_to_resume, make_resumable
-from polynl_mm.runtime.user_errors import UserError
-from polynl_mm.runtime.work_dirs import hold_work_dir
+from polynl_mm.stack import (
+    require_mmaction2,
+    testing_views,  # noqa: F401  (registers its hook)
+)
+from polynl_mm.stack.process_group import process_group
+from polynl_mm.stack.resumable import find_checkpoint_to_resume, make_resumable
+from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+from polynl_mm.stack.work_dirs import hold_work_dir
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

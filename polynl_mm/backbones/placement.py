@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch.nn as nn
 from mmcv.cnn import ConvModule
 
-from polynl_mm.runtime.user_errors import did_you_mean
+from polynl_mm.user_errors import did_you_mean
 
 KEYS = ("cfg", "stages", "blocks", "position", "pathway", "at", "num_segments")
 POSITIONS = ("after_block", "after_conv1", "after_conv2", "after_conv3")

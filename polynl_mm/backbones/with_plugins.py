@@ -19,8 +19,8 @@ from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weight
 from polynl_mm.backbones.observed_features import observe_outputs
 from polynl_mm.backbones.placement import find_hosts
 from polynl_mm.plugins import Plugin
-from polynl_mm.runtime.tsm_optimizer import include_all_parameters
-from polynl_mm.runtime.user_errors import did_you_mean
+from polynl_mm.stack.tsm_optimizer import include_all_parameters
+from polynl_mm.user_errors import did_you_mean
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polynl_mm.runtime.checkpoints import PLAIN_DTYPE, CheckpointError
+from polynl_mm.stack.safe_checkpoints import PLAIN_DTYPE, CheckpointError
 
 # What the solver stores beside the weights.
 NOT_WEIGHTS = re.compile(r".*_momentum$|lr$|model_iter$|.*_iter$")

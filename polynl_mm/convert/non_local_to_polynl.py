@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from polynl_mm.plugins import Plugin, PolyNL2d, PolyNL3d
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.user_errors import UserError
 
 BLOCK = ".non_local_block."
 WRAPPED = re.compile(r"(.*layer\d+\.\d+)\.block\.(.*)")

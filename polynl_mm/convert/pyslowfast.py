@@ -20,11 +20,11 @@ import yaml
 from torch import Tensor, nn
 
 from polynl_mm.convert.caffe2 import read_caffe2
-from polynl_mm.runtime.checkpoints import CheckpointError, load_safely
-from polynl_mm.runtime.model_match import compare
-from polynl_mm.runtime.state_dicts import find_state_dict
-from polynl_mm.runtime.text_files import read_text
-from polynl_mm.runtime.user_errors import UserError, first_line
+from polynl_mm.recognizers.model_match import compare
+from polynl_mm.recognizers.state_dicts import find_state_dict
+from polynl_mm.stack.safe_checkpoints import CheckpointError, load_safely
+from polynl_mm.text_files import read_text
+from polynl_mm.user_errors import UserError, first_line
 
 STEM = re.compile(r"s1\.(?:pathway|s)(\d)_stem\.(conv|bn)\.(\w+)")
 BLOCK = re.compile(

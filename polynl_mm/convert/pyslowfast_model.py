@@ -7,7 +7,7 @@ what weights do not tell comes from PySlowFast's config, or is said to be assume
 import re
 
 from polynl_mm.convert.pyslowfast import NON_LOCAL, Source
-from polynl_mm.runtime.user_errors import UserError, first_line
+from polynl_mm.user_errors import UserError, first_line
 
 DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
 MODES = {"softmax": "embedded_gaussian", "dot_product": "dot_product"}

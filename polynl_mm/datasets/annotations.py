@@ -8,8 +8,8 @@ import os
 import os.path as osp
 from pathlib import Path
 
-from polynl_mm.runtime.text_files import read_text
-from polynl_mm.runtime.user_errors import UserError, did_you_mean
+from polynl_mm.text_files import read_text
+from polynl_mm.user_errors import UserError, did_you_mean
 
 SAMPLED_VIDEOS = 3
 WRAPPER_KEYS = ("dataset", "datasets")

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from polynl_mm.runtime.atomic_files import renamed_when_complete, write_json
-from polynl_mm.runtime.text_files import parse_json, read_text
-from polynl_mm.runtime.user_errors import UserError, user_errors
-from polynl_mm.runtime.worker_processes import stop_with_parent
+from polynl_mm.atomic_files import renamed_when_complete, write_json
+from polynl_mm.datasets.worker_processes import stop_with_parent
+from polynl_mm.text_files import parse_json, read_text
+from polynl_mm.user_errors import UserError, user_errors
 
 CLASSES = ("different", "same")
 SPLITS = ("train", "val")

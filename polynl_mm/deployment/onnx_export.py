@@ -19,10 +19,10 @@ import torch
 from packaging.version import Version
 from torch import Tensor, nn
 
+from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.deployment.formulas import with_formulas
-from polynl_mm.runtime.atomic_files import renamed_when_complete
-from polynl_mm.runtime.testing_views import frames_of_a_view
-from polynl_mm.runtime.user_errors import UserError, first_line
+from polynl_mm.stack.testing_views import frames_of_a_view
+from polynl_mm.user_errors import UserError, first_line
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TORCH_FROM = Version("2.6")  # whose exporter takes any batch size

@@ -9,10 +9,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from polynl_mm.runtime.atomic_files import expect_outputs
-from polynl_mm.runtime.checkpoints import load_safely
-from polynl_mm.runtime.state_dicts import find_state_dict, write_checkpoint
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.atomic_files import expect_outputs
+from polynl_mm.recognizers.state_dicts import find_state_dict, write_checkpoint
+from polynl_mm.stack.safe_checkpoints import load_safely
+from polynl_mm.user_errors import UserError
 
 # Buffers that MMAction2 no longer stores, and takes from the config.
 NOT_STORED = ("data_preprocessor.mean", "data_preprocessor.std")

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from polynl_mm.analysis.runs import read_scalars
-from polynl_mm.analysis.training_curves import (
+from polynl_mm.analysis.accuracy.runs import read_scalars
+from polynl_mm.analysis.accuracy.training_curves import (
     draw_curves,
     find_keys,
     read_training,
     seconds_by_epoch,
 )
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.user_errors import UserError
 
 GOOD = '{"loss": 0.7, "time": 0.5, "epoch": 1, "iter": 2, "step": 2}'
 

@@ -116,6 +116,6 @@ def test_mmaction2s_own_models(name):
 
 
 def mmaction_config(name):
-    from polynl_mm.runtime.configs import find_config
+    from polynl_mm.recognizers.configs import find_config
 
     return find_config(f"mmaction::recognition/{name}.py")

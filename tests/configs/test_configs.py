@@ -12,8 +12,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from polynl_mm import Plugin
-from polynl_mm.runtime.bfloat16 import accept_bfloat16_scores
-from polynl_mm.runtime.configs import load_config
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.stack.bfloat16 import accept_bfloat16_scores
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p.relative_to(ROOT / "configs") for p in ROOT.glob("configs/**/*.py"))

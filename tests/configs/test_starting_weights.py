@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from polynl_mm.runtime.checkpoints import CheckpointError
+from polynl_mm.stack.safe_checkpoints import CheckpointError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PATHS = sorted(p.relative_to(CONFIGS) for p in CONFIGS.glob("*/*.py"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from polynl_mm.analysis import config_tables
-from polynl_mm.analysis.config_tables import PUBLISHED, published_results
+from polynl_mm.experiments import config_tables
+from polynl_mm.experiments.config_tables import PUBLISHED, published_results
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -87,7 +87,7 @@ def test_published_costs_agree_with_ours(folder, get_flops, capsys):
 def test_published_parameters_of_tsm_are_those_of_174_classes(get_flops, capsys):
     from mmengine.registry import init_default_scope
 
-    from polynl_mm.runtime.configs import load_config
+    from polynl_mm.recognizers.configs import load_config
 
     base = published_results("tsm")[0]
     cfg = load_config(base.config, {"model.cls_head.num_classes": 174})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from polynl_mm.analysis.config_tables import published_results
+from polynl_mm.experiments.config_tables import published_results
 
 FOLDER = Path(__file__).parents[2] / "configs" / "ucf101"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.py"))

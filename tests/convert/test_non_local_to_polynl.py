@@ -6,8 +6,8 @@ from mmengine.config import Config
 
 from polynl_mm import NonLocalBlock3d, PolyNL3d
 from polynl_mm.convert.non_local_to_polynl import convert, describe_plugins
-from polynl_mm.runtime.recognizers import build_recognizer
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.building import build_recognizer
+from polynl_mm.user_errors import UserError
 
 BACKBONE = dict(
     type="ResNet3dSlowOnly",

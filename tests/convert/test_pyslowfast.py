@@ -13,9 +13,9 @@ from pyslowfast_source import PySlowFast, randomize
 from polynl_mm.convert.caffe2 import pyslowfast_name, read_caffe2
 from polynl_mm.convert.pyslowfast import convert_weights, fit_weights, read_pyslowfast
 from polynl_mm.convert.pyslowfast_model import describe_model
-from polynl_mm.runtime.checkpoints import CheckpointError
-from polynl_mm.runtime.recognizers import build_recognizer
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.building import build_recognizer
+from polynl_mm.stack.safe_checkpoints import CheckpointError
+from polynl_mm.user_errors import UserError
 
 FIVE = ((), (1,), (0, 2), ())
 I3D = [[5], [[3]], [[3, 1]], [[3, 1, 3]], [[1]]]

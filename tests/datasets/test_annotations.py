@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from polynl_mm.datasets.annotations import check_annotation_line, check_datasets
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.user_errors import UserError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from polynl_mm import NonLocalBlock3d, PolyNL3d, PyramidNL3d
 from polynl_mm.deployment import onnx_export
 from polynl_mm.deployment.formulas import with_formulas
 from polynl_mm.deployment.onnx_export import Scores, check_view, export_onnx
-from polynl_mm.runtime.recognizers import build_recognizer
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.building import build_recognizer
+from polynl_mm.user_errors import UserError
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 PREPROCESSOR = dict(

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from polynl_mm.deployment.publish import publish
-from polynl_mm.runtime.checkpoints import CheckpointError
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.stack.safe_checkpoints import CheckpointError
+from polynl_mm.user_errors import UserError
 
 DAY = datetime.date(2024, 3, 5)
 

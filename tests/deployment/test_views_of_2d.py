@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from polynl_mm.deployment.onnx_export import check_view
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.user_errors import UserError
 
 
 class Shift(nn.Module):

@@ -9,7 +9,7 @@ from dumps import write_dump
 from mmengine_scalars import SCALARS
 from PIL import Image
 
-from polynl_mm.analysis.dumped_results import read_results
+from polynl_mm.analysis.accuracy.dumped_results import read_results
 
 
 @pytest.fixture

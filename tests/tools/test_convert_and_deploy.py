@@ -5,8 +5,8 @@ import pytest
 import torch
 from pyslowfast_source import PySlowFast, randomize
 
-from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.recognizers import build_recognizer
+from polynl_mm.recognizers.building import build_recognizer
+from polynl_mm.recognizers.configs import load_config
 
 NON_LOCAL = """
 model['backbone'].update(

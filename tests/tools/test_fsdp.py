@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from polynl_mm.analysis.runs import accuracy_curve, find_scalars, read_scalars
+from polynl_mm.analysis.accuracy.runs import accuracy_curve, find_scalars, read_scalars
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 COUNTING = """

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.user_errors import UserError
 
 LOADER = "train_dataloader"
 SLOWFAST = "model.backbone.type=ResNet3dSlowFast model.backbone.resample_rate=8"

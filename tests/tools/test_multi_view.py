@@ -56,7 +56,7 @@ def tested(shared_videos, tmp_path_factory):
     from mmaction.registry import MODELS
     from mmaction.utils import register_all_modules
 
-    from polynl_mm.runtime.configs import load_config
+    from polynl_mm.recognizers.configs import load_config
 
     register_all_modules()
     folder = tmp_path_factory.mktemp("multi view")
@@ -96,7 +96,7 @@ def test_memory_is_bounded(tested):
 def test_scores_are_the_mean_of_thirty_single_views(tested, shared_videos):
     from mmengine.dataset import Compose
 
-    from polynl_mm.analysis.dumped_results import read_results
+    from polynl_mm.analysis.accuracy.dumped_results import read_results
 
     folder, cfg, model = tested
     results = read_results(folder / "scores.pkl")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from polynl_mm.runtime.prediction import Prediction, write_annotated
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.prediction import Prediction, write_annotated
+from polynl_mm.user_errors import UserError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NO = ["no.py", "no.pth"]  # what the tools would read later

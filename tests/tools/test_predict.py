@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.prediction import (
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.prediction import (
     UnreadableVideoError,
     count_readable_frames,
     read_frames,

@@ -10,10 +10,12 @@ import torch
 from dumps import write_dump
 from mmengine_scalars import SCALARS
 
-from polynl_mm.analysis import benchmark, bookends_table, compare, scaling
-from polynl_mm.analysis.dumped_results import read_results
-from polynl_mm.datasets import bookends, check_videos, resize_videos
-from polynl_mm.runtime.configs import load_config
+from polynl_mm.analysis.accuracy.dumped_results import read_results
+from polynl_mm.analysis.cost import benchmark, compare, scaling
+from polynl_mm.datasets import bookends
+from polynl_mm.datasets.preparation import check_videos, resize_videos
+from polynl_mm.experiments import bookends_table
+from polynl_mm.recognizers.configs import load_config
 
 NON_LOCAL = "\nmodel['backbone']['non_local'] = (1,)\n"
 
@@ -141,7 +143,7 @@ def test_seconds_that_a_picture_is_shown(tool, tiny_config, tmp_path, monkeypatc
 def test_alpha_of_converted_blocks(tool, tiny_config, tmp_path):
     from mmengine.registry import MODELS
 
-    from polynl_mm.runtime import require_mmaction2
+    from polynl_mm.stack import require_mmaction2
 
     require_mmaction2()
     cfg = load_config(str(tiny_config(tmp_path / "nl.py", extra=NON_LOCAL)))

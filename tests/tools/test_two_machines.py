@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from polynl_mm.analysis.runs import find_scalars, read_scalars
+from polynl_mm.analysis.accuracy.runs import find_scalars, read_scalars
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

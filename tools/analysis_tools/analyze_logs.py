@@ -3,15 +3,14 @@
 import argparse
 import statistics
 
-from polynl_mm.analysis.training_curves import (
+from polynl_mm.analysis.accuracy.training_curves import (
     draw_curves,
     find_keys,
     read_training,
     seconds_by_epoch,
 )
-from polynl_mm.runtime import user_errors
-from polynl_mm.runtime.atomic_files import expect_outputs
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.atomic_files import expect_outputs
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

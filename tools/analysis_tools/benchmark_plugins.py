@@ -5,16 +5,15 @@ from pathlib import Path
 
 import torch
 
-from polynl_mm.analysis.benchmark import (
+from polynl_mm.analysis.cost.benchmark import (
     SUBJECTS,
     Setting,
     benchmark,
     format_table,
     write_results,
 )
-from polynl_mm.runtime import user_errors
-from polynl_mm.runtime.atomic_files import expect_outputs
-from polynl_mm.runtime.user_errors import UserError, did_you_mean
+from polynl_mm.atomic_files import expect_outputs
+from polynl_mm.user_errors import UserError, did_you_mean, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

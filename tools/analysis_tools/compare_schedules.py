@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from polynl_mm.analysis.compare import (
+from polynl_mm.analysis.cost.compare import (
     compare_forward,
     compare_training,
     measure_quadratic_modes,

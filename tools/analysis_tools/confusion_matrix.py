@@ -2,19 +2,19 @@
 
 import argparse
 
-from polynl_mm.analysis.accuracies import (
+from polynl_mm.analysis.accuracy.accuracies import (
     class_names,
     count_confusions,
     format_accuracies,
     most_confused,
     overall_accuracies,
 )
-from polynl_mm.analysis.confusion_picture import draw_confusions
-from polynl_mm.analysis.dumped_results import read_results
-from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import expect_outputs, write_json
-from polynl_mm.runtime.text_files import read_class_names
-from polynl_mm.runtime.user_errors import UserError, did_you_mean
+from polynl_mm.analysis.accuracy.confusion_picture import draw_confusions
+from polynl_mm.analysis.accuracy.dumped_results import read_results
+from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.text_files import read_class_names
+from polynl_mm.user_errors import UserError, did_you_mean, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

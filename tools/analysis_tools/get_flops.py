@@ -5,9 +5,10 @@ import argparse
 import torch
 from mmengine.registry import init_default_scope
 
-from polynl_mm.analysis.cost import count_recognizer_cost
-from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.configs import CfgOptions, load_config
+from polynl_mm.analysis.cost.operations import count_recognizer_cost
+from polynl_mm.recognizers.configs import CfgOptions, load_config
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.user_errors import user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

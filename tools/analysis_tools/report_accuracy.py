@@ -6,15 +6,19 @@ from pathlib import Path
 
 import torch
 
-from polynl_mm.analysis.accuracies import format_accuracies, fuse, overall_accuracies
-from polynl_mm.analysis.dumped_results import DumpedResults, read_results
-from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import (
+from polynl_mm.analysis.accuracy.accuracies import (
+    format_accuracies,
+    fuse,
+    overall_accuracies,
+)
+from polynl_mm.analysis.accuracy.dumped_results import DumpedResults, read_results
+from polynl_mm.atomic_files import (
     expect_outputs,
     renamed_when_complete,
     write_json,
 )
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

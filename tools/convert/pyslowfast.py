@@ -4,16 +4,16 @@ import argparse
 
 from mmengine.config import Config
 
+from polynl_mm.atomic_files import expect_outputs, renamed_when_complete
 from polynl_mm.convert.pyslowfast import convert_weights, fit_weights, read_pyslowfast
 from polynl_mm.convert.pyslowfast_model import describe_model
-from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import expect_outputs, renamed_when_complete
-from polynl_mm.runtime.checkpoints import trust_checkpoints
-from polynl_mm.runtime.command_line import add_config_options
-from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.recognizers import build_recognizer
-from polynl_mm.runtime.state_dicts import write_checkpoint
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.building import build_recognizer
+from polynl_mm.recognizers.command_line import add_config_options
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.state_dicts import write_checkpoint
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

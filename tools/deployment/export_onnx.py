@@ -2,14 +2,14 @@
 
 import argparse
 
+from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.deployment.onnx_export import export_onnx, require_packages
-from polynl_mm.runtime import require_mmaction2, user_errors
-from polynl_mm.runtime.atomic_files import expect_outputs
-from polynl_mm.runtime.checkpoints import check_exists, trust_checkpoints
-from polynl_mm.runtime.command_line import add_config_options
-from polynl_mm.runtime.configs import load_config
-from polynl_mm.runtime.recognizers import build_recognizer, load_weights
-from polynl_mm.runtime.user_errors import UserError
+from polynl_mm.recognizers.building import build_recognizer, load_weights
+from polynl_mm.recognizers.command_line import add_config_options
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.stack.safe_checkpoints import check_exists, trust_checkpoints
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -3,8 +3,8 @@
 import argparse
 
 from polynl_mm.deployment.publish import publish
-from polynl_mm.runtime import user_errors
-from polynl_mm.runtime.checkpoints import TRUST_OPTION, trust_checkpoints
+from polynl_mm.stack.safe_checkpoints import TRUST_OPTION, trust_checkpoints
+from polynl_mm.user_errors import user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,6 +1,6 @@
-"""Bookends for every block: see polynl_mm/analysis/bookends_table.py."""
+"""Bookends for every block: see polynl_mm/experiments/bookends_table.py."""
 
-from polynl_mm.analysis.bookends_table import main
+from polynl_mm.experiments.bookends_table import main
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,1 @@
+"""What models get right and wrong, from dumps and logs."""

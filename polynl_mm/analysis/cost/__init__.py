@@ -1,0 +1,1 @@
+"""What models and blocks cost: operations, time, memory."""

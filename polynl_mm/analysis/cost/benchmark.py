@@ -1,0 +1,331 @@
+"""Time and memory of the plugins and of their peers, over a sweep of clip lengths."""
+
+import csv
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+from mmcv.cnn.bricks.non_local import NonLocal3d
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import polynl_mm
+from polynl_mm.analysis.cost.memory import peak_extra_memory
+from polynl_mm.analysis.cost.peers import PlainPolyNL3d
+from polynl_mm.atomic_files import renamed_when_complete, write_json
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+FLOOR = "conv 1x1x1"
+# name: how to build it for C channels.
+SUBJECTS: dict[str, Callable[[int], nn.Module]] = {
+    FLOOR: lambda c: nn.Conv3d(c, c, 1),
+    "mmcv NonLocal3d": lambda c: NonLocal3d(c),
+    "mmcv NonLocal3d, sub_sample": lambda c: NonLocal3d(c, sub_sample=True),
+    "mmcv NonLocal3d, dot product": lambda c: NonLocal3d(c, mode="dot_product"),
+    "Poly-NL as three convolutions": lambda c: PlainPolyNL3d(c),
+    "PolyNL3d": lambda c: polynl_mm.PolyNL3d(c),
+    "NonLocalBlock3d": lambda c: polynl_mm.NonLocalBlock3d(c),
+    "NonLocalBlock3d, sub_sample": lambda c: polynl_mm.NonLocalBlock3d(c, True),
+    "NonLocalBlock3d, dot product": lambda c: polynl_mm.NonLocalBlock3d(
+        c, mode="dot_product"
+    ),
+    "NonLocalBlock3d, concatenation": lambda c: polynl_mm.NonLocalBlock3d(
+        c, mode="concatenation"
+    ),
+    "SpectralNL3d": lambda c: polynl_mm.SpectralNL3d(c),
+    "NonLocalStage3d": lambda c: polynl_mm.NonLocalStage3d(c),
+    "PyramidNL3d": lambda c: polynl_mm.PyramidNL3d(c),
+    "DoubleAttention3d": lambda c: polynl_mm.DoubleAttention3d(c),
+    "EfficientAttention3d": lambda c: polynl_mm.EfficientAttention3d(c),
+    "GlobalContext3d": lambda c: polynl_mm.GlobalContext3d(c),
+    "CompactGeneralizedNL3d": lambda c: polynl_mm.CompactGeneralizedNL3d(c),
+    "CrissCross3d": lambda c: polynl_mm.CrissCross3d(c),
+}
+NON_LOCAL_PEERS = tuple(name for name in SUBJECTS if name.startswith("mmcv"))
+PEERS = (FLOOR, *NON_LOCAL_PEERS, "Poly-NL as three convolutions")
+# Time quadratic in N: left out of the longest clips, as the peers are.
+QUADRATIC = (
+    *NON_LOCAL_PEERS,
+    "NonLocalBlock3d",
+    "NonLocalBlock3d, sub_sample",
+    "NonLocalStage3d",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how.
+
+    Attributes:
+        channels (int): C.
+        clip_lengths (tuple[int, ...]): T of each point of the sweep.
+        size (int): H and W.
+        batch (int): B.
+        dtype (str): ``'float32'``, or ``'bfloat16'`` or ``'float16'`` under autocast.
+        device (str): ``'cpu'`` or ``'cuda'``.
+        repeats (int): How many times each subject is timed, in turns.
+        compiled (bool): Measure the plugins through ``torch.compile`` (inductor,
+            ``fullgraph=True``); the peers stay as they are.
+        max_affinity (float): Bytes: quadratic subjects are left out of points where
+            one N x N matrix would be larger.
+    """
+
+    channels: int = 256
+    clip_lengths: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128)
+    size: int = 28
+    batch: int = 1
+    dtype: str = "float32"
+    device: str = "cpu"
+    repeats: int = 5
+    compiled: bool = False
+    max_affinity: float = 0.7e9
+
+    def positions(self, clip_len: int) -> int:
+        """Return N for a clip length."""
+        return clip_len * self.size**2
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement.
+
+    Attributes:
+        subject (str): A key of ``SUBJECTS``.
+        positions (int): N.
+        training (bool): Forward and backward, or forward without gradients.
+        milliseconds (float): Median over the repeats.
+        peak_mib (float): Peak extra memory, in MiB.
+    """
+
+    subject: str
+    positions: int
+    training: bool
+    milliseconds: float
+    peak_mib: float
+
+
+def benchmark(
+    setting: Setting,
+    subjects: Iterable[str] = SUBJECTS,
+    save: Callable[[list[Point]], None] | None = None,
+) -> list[Point]:
+    """Measure subjects over the sweep; at each point they take turns.
+
+    Args:
+        setting (Setting): What and how.
+        subjects (Iterable[str]): Keys of ``SUBJECTS``.
+        save (Callable, optional): Called with what there is after each clip length, so
+            that a long sweep that is cut off leaves its results.
+
+    Returns:
+        list[Point]: By clip length, training or not, and subject. Quadratic subjects
+        have no point where they would not fit.
+    """
+    subjects = list(subjects)
+    points = []
+    sweep = [(t, training) for t in setting.clip_lengths for training in (False, True)]
+    for clip_len, training in tqdm(sweep, desc="benchmark", unit="point"):
+        positions = setting.positions(clip_len)
+        fits = 4.0 * setting.batch * positions**2 <= setting.max_affinity
+        chosen = [s for s in subjects if fits or s not in QUADRATIC]
+        points += _measure(setting, chosen, clip_len, training)
+        if save is not None and training:
+            save(points)
+    return points
+
+
+def _measure(
+    setting: Setting, subjects: Sequence[str], clip_len: int, training: bool
+) -> list[Point]:
+    torch.manual_seed(0)
+    device = torch.device(setting.device)
+    shape = (setting.batch, setting.channels, clip_len, setting.size, setting.size)
+    x = torch.randn(shape, device=device, requires_grad=training)
+    calls = {}
+    for name in subjects:
+        module = SUBJECTS[name](setting.channels).to(device).train(training)
+        if setting.compiled and name not in PEERS:
+            module = _compile(module, x)
+        calls[name] = _call(module, x, setting, training)
+    peaks = {name: peak_extra_memory(call, device) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(setting.repeats):
+        for name, call in calls.items():
+            times[name].append(_time(call, device))
+    return [
+        Point(
+            name,
+            setting.positions(clip_len),
+            training,
+            statistics.median(times[name]) * 1e3,
+            peaks[name] / 2**20,
+        )
+        for name in calls
+    ]
+
+
+def _compile(module: nn.Module, x: Tensor) -> nn.Module:
+    """Compile a plugin, off its identity, and hold its output against eager's."""
+    torch.compiler.reset()  # one clip length is no reason to compile for all others
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    compiled = torch.compile(module, fullgraph=True)
+    torch.testing.assert_close(compiled(x), module(x), rtol=1e-4, atol=1e-4)
+    return compiled
+
+
+def _call(
+    module: nn.Module, x: Tensor, setting: Setting, training: bool
+) -> Callable[[], None]:
+    cotangent = torch.randn_like(x) if training else None
+
+    def call() -> None:
+        half = setting.dtype != "float32"
+        dtype = getattr(torch, setting.dtype) if half else None
+        with (
+            torch.set_grad_enabled(training),
+            torch.autocast(setting.device, dtype=dtype, enabled=half),
+        ):
+            y = module(x)
+        if training:
+            y.backward(cotangent.to(y.dtype))
+            x.grad = None
+            module.zero_grad()
+
+    return call
+
+
+def _time(call: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def fit_slope(positions: Sequence[int], values: Sequence[float]) -> float:
+    """Fit a power of N by least squares in logarithms.
+
+    Args:
+        positions (Sequence[int]): N of each value; at least two different ones.
+        values (Sequence[float]): Positive.
+
+    Returns:
+        float: The exponent: 1 is linear, 2 is quadratic.
+    """
+    xs, ys = [math.log(n) for n in positions], [math.log(v) for v in values]
+    return statistics.linear_regression(xs, ys).slope
+
+
+def write_results(points: Sequence[Point], setting: Setting, folder: Path) -> None:
+    """Write ``benchmark.json``, ``benchmark.csv``, ``time.png`` and ``memory.png``.
+
+    Args:
+        points (Sequence[Point]): From :func:`benchmark`.
+        setting (Setting): What was measured.
+        folder (Path): Where; made where it is missing.
+    """
+    rows = [asdict(point) for point in points]
+    machine = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name()
+        if setting.device == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+    }
+    content = {"setting": asdict(setting), "machine": machine, "points": rows}
+    write_json(folder / "benchmark.json", content)
+    with (
+        renamed_when_complete(folder / "benchmark.csv") as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for column, label, name in (
+        ("milliseconds", "time, ms", "time.png"),
+        ("peak_mib", "peak extra memory, MiB", "memory.png"),
+    ):
+        _plot(points, column, label, setting, folder / name)
+
+
+def _plot(
+    points: Sequence[Point], column: str, label: str, setting: Setting, path: Path
+) -> None:
+    figure, panels = plt.subplots(
+        1, 2, figsize=(14, 9), sharey=True, layout="constrained"
+    )
+    names = list(dict.fromkeys(point.subject for point in points))
+    styles = {n: ("--" if n in PEERS else "-") for n in names}
+    colours = {n: plt.get_cmap("tab20")(i % 20) for i, n in enumerate(names)}
+    for panel, training in zip(panels, (False, True), strict=True):
+        for name in names:
+            mine = [p for p in points if (p.subject, p.training) == (name, training)]
+            xs = [p.positions for p in mine]
+            ys = [max(getattr(p, column), 1e-3) for p in mine]
+            slope = f", N^{fit_slope(xs, ys):.2f}" if len(set(xs)) > 1 else ""
+            panel.loglog(
+                xs,
+                ys,
+                styles[name],
+                marker="o",
+                markersize=3,
+                color=colours[name],
+                label=name + slope,
+            )
+        panel.set_title("forward and backward" if training else "forward")
+        panel.set_xlabel(f"positions N = T x {setting.size} x {setting.size}")
+        panel.grid(alpha=0.3, which="both")
+        # Below, where the slopes hide no curve.
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=8
+        )
+    panels[0].set_ylabel(label)
+    figure.suptitle(f"C = {setting.channels}, {setting.dtype}, {setting.device}")
+    with renamed_when_complete(path) as partial:
+        figure.savefig(partial, dpi=120)
+    plt.close(figure)
+
+
+def format_table(points: Sequence[Point]) -> str:
+    """Lay the results out as a Markdown table, a subject a row.
+
+    Args:
+        points (Sequence[Point]): From :func:`benchmark`.
+
+    Returns:
+        str: Milliseconds and MiB, forward and training, by N; slopes at the end.
+    """
+    sizes = sorted({point.positions for point in points})
+    by_key = {(p.subject, p.positions, p.training): p for p in points}
+    names = list(dict.fromkeys(point.subject for point in points))
+    lines = []
+    for training, title in ((False, "forward"), (True, "forward and backward")):
+        head = " | ".join(f"N = {n}" for n in sizes)
+        lines += [f"| {title}: ms (MiB) | {head} | time grows as |"]
+        lines += ["|---" * (len(sizes) + 2) + "|"]
+        for name in names:
+            found = [by_key.get((name, n, training)) for n in sizes]
+            cells = [
+                "" if p is None else f"{p.milliseconds:.3g} ({p.peak_mib:.3g})"
+                for p in found
+            ]
+            there = [p for p in found if p is not None]
+            slope = ""
+            if len(there) > 1:
+                exponent = fit_slope(
+                    [p.positions for p in there], [p.milliseconds for p in there]
+                )
+                slope = f"N^{exponent:.2f}"
+            lines.append(f"| {name} | {' | '.join(cells)} | {slope} |")
+        lines.append("")
+    return "\n".join(lines)

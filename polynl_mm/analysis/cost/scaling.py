@@ -1,0 +1,398 @@
+"""How much faster several processes train than one, each with the same batch.
+
+Inputs are random and stay where they are: decoding videos, which also has to keep up,
+is not part of it.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import socket
+import statistics
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from torch import nn
+from tqdm import tqdm
+
+from polynl_mm.atomic_files import (
+    expect_outputs,
+    renamed_when_complete,
+    write_json,
+)
+from polynl_mm.recognizers.configs import CfgOptions, load_config
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.user_errors import UserError, user_errors
+
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how.
+
+    Attributes:
+        processes (tuple[int, ...]): The numbers of processes to compare.
+        batch_size (int): Clips of each process and step.
+        shape (tuple[int, ...]): One clip as the recognizer takes it.
+        steps (int): Steps in a row that are timed together.
+        rounds (int): How many times each number of processes has its turn.
+        threads (int): Threads of each process.
+        device (str): ``'cpu'`` or ``'cuda'``.
+    """
+
+    processes: tuple[int, ...]
+    batch_size: int
+    shape: tuple[int, ...]
+    steps: int = 5
+    rounds: int = 5
+    threads: int = 1
+    device: str = "cpu"
+
+
+def measure_scaling(cfg: Config, setting: Setting) -> dict[int, list[float]]:
+    """Train with each number of processes in turns.
+
+    Args:
+        cfg (Config): The config of a recognizer, with its optimizer.
+        setting (Setting): What to measure.
+
+    Returns:
+        dict[int, list[float]]: Clips per second of all processes together, one number
+        for each round, by the number of processes.
+
+    Raises:
+        UserError: If there are fewer GPUs than processes.
+    """
+    most = max(setting.processes)
+    if setting.device == "cuda" and most > torch.cuda.device_count():
+        raise UserError(
+            f"--processes {most} needs as many GPUs; this machine has "
+            f"{torch.cuda.device_count()}."
+        )
+    results = mp.get_context("spawn").SimpleQueue()
+    # What is read from a config file cannot be pickled whole.
+    plain = {"model": cfg.model.to_dict(), "optim_wrapper": cfg.optim_wrapper.to_dict()}
+    plain["default_scope"] = cfg.get("default_scope", "mmaction")
+    mp.spawn(
+        _take_turns, args=(plain, asdict(setting), _free_port(), results), nprocs=most
+    )
+    return results.get()
+
+
+def summarize(clips_per_second: dict[int, list[float]]) -> list[dict]:
+    """Compare what was measured with the fewest processes times their number.
+
+    Args:
+        clips_per_second (dict[int, list[float]]): From :func:`measure_scaling`.
+
+    Returns:
+        list[dict]: ``processes``, ``clips_per_second`` (the median of the rounds),
+        ``speedup`` and ``efficiency`` (medians over the rounds of the ratio to the
+        fewest processes in the same round), and ``rounds``, all measured numbers.
+    """
+    base = min(clips_per_second)
+    rows = []
+    for processes, rates in sorted(clips_per_second.items()):
+        ratios = [r / b for r, b in zip(rates, clips_per_second[base], strict=True)]
+        speedup = statistics.median(ratios)
+        rows.append(
+            {
+                "processes": processes,
+                "clips_per_second": statistics.median(rates),
+                "speedup": speedup,
+                "efficiency": speedup * base / processes,
+                "rounds": rates,
+            }
+        )
+    return rows
+
+
+def format_table(rows: Sequence[dict]) -> str:
+    """Return the summary as a Markdown table.
+
+    Args:
+        rows (Sequence[dict]): From :func:`summarize`.
+
+    Returns:
+        str: A table.
+    """
+    lines = [
+        "| processes | clips per second | speed-up | efficiency |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['processes']} | {row['clips_per_second']:.2f} | "
+            f"{row['speedup']:.2f} | {row['efficiency']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[dict], path: Path) -> None:
+    """Draw the rates against the numbers of processes, with the ideal line.
+
+    Args:
+        rows (Sequence[dict]): From :func:`summarize`.
+        path (Path): The PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    numbers = [row["processes"] for row in rows]
+    first = rows[0]["clips_per_second"] / numbers[0]
+    axes.plot(numbers, [first * n for n in numbers], "--", color="0.6", label="ideal")
+    axes.plot(
+        numbers, [r["clips_per_second"] for r in rows], "o-", label="measured (median)"
+    )
+    axes.set(
+        xlabel="processes", ylabel="clips per second", xticks=numbers, ylim=(0, None)
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    with renamed_when_complete(path) as partial_path:
+        figure.savefig(partial_path, dpi=120)
+
+
+def _take_turns(rank: int, cfg: dict, setting: dict, port: int, results) -> None:
+    """Run in each process: train when it is among the first so many."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    setting = Setting(**setting)
+    torch.set_num_threads(setting.threads)
+    device = torch.device(setting.device, rank if setting.device == "cuda" else None)
+    if setting.device == "cuda":
+        torch.cuda.set_device(device)
+    most = max(setting.processes)
+    dist.init_process_group(
+        "nccl" if setting.device == "cuda" else "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=most,
+    )
+    # One trainer for each number: two reducers on the same weights would both run.
+    steps = {}
+    for number in setting.processes:
+        group = dist.new_group(range(number))
+        if rank < number:
+            steps[number] = _build_step(cfg, setting, device, group, number)
+    rates = {number: [] for number in setting.processes}
+    turns = [n for _ in range(setting.rounds) for n in setting.processes]
+    for number in tqdm(turns, desc="scaling", unit="turn", disable=rank != 0):
+        dist.barrier()
+        if rank < number:
+            seconds = _time(steps[number], setting, device)
+            clips = number * setting.batch_size * setting.steps
+            rates[number].append(clips / seconds)
+    dist.barrier()
+    if rank == 0:
+        results.put(rates)
+    dist.destroy_process_group()
+    time.sleep(0.5)  # gloo's threads release their tensors
+
+
+def _build_step(cfg: dict, setting: Setting, device, group, number: int):
+    """Return a function that takes one step of training."""
+    init_default_scope(cfg["default_scope"])
+    from mmaction.registry import MODELS
+    from mmaction.structures import ActionDataSample
+
+    torch.manual_seed(0)
+    model: nn.Module = MODELS.build(Config(dict(model=cfg["model"])).model).to(device)
+    optim_wrapper = build_optim_wrapper(
+        model, Config(dict(optim=cfg["optim_wrapper"])).optim
+    )
+    if number > 1:
+        model = MMDistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            process_group=group,
+            broadcast_buffers=False,
+        )
+    model.train()
+    clip = torch.randint(0, 255, setting.shape, dtype=torch.uint8, device=device)
+    batch = {
+        "inputs": [clip] * setting.batch_size,
+        "data_samples": [
+            ActionDataSample().set_gt_label(0).to(device)
+            for _ in range(setting.batch_size)
+        ],
+    }
+    return partial(model.train_step, batch, optim_wrapper)
+
+
+def _time(step, setting: Setting, device) -> float:
+    """Return the seconds of some steps in a row, after others to warm up."""
+    for _ in range(WARM_UP):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(setting.steps):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line of ``tools/analysis_tools/measure_scaling.py``.
+
+    Args:
+        argv (Sequence[str] | None): Arguments; default those of the process.
+
+    Returns:
+        argparse.Namespace: One attribute per option.
+    """
+    parser = argparse.ArgumentParser(
+        description="Measure how training speed grows with the number of processes, "
+        "each with the same batch of random clips."
+    )
+    parser.add_argument("config", help="config file, or mmaction::recognition/...")
+    gpus = torch.cuda.device_count()
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="+",
+        default=sorted({1, *(2**i for i in range(1, 7) if 2**i <= gpus), gpus or 2}),
+        metavar="N",
+        help="numbers of processes; default 1 and 2, or 1, 2, 4, ... up to all GPUs",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, help="clips of each process; default the config's"
+    )
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=4,
+        required=True,
+        metavar="N",
+        help="one clip: 3 T H W for a 3D recognizer, T 3 H W for a 2D one",
+    )
+    default = Setting((), 0, ())
+    parser.add_argument("--steps", type=int, default=default.steps, help="steps a turn")
+    parser.add_argument(
+        "--rounds", type=int, default=default.rounds, help="turns of each number"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=default.threads, help="threads of each process"
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cuda" if gpus else "cpu"
+    )
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/scaling"))
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=CfgOptions,
+        metavar="KEY=VALUE",
+        help="change the config",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, and write ``scaling.json`` (and a plot).
+
+    Args:
+        argv (Sequence[str] | None): Arguments; default those of the process.
+    """
+    args = parse_args(argv)
+    with user_errors():
+        expect_outputs(folders={"--out": args.out})
+        require_mmaction2()
+        cfg = load_config(args.config, args.cfg_options)
+        setting = read_setting(cfg, args)
+        rows = summarize(measure_scaling(cfg, setting))
+        gradients = _gradient_bytes(cfg)
+        print(format_table(rows))
+        print(f"Gradients averaged in each step: {gradients / 1e6:.1f} MB")
+        write_json(
+            args.out / "scaling.json",
+            {
+                "config": args.config,
+                "setting": asdict(setting),
+                "cores": len(os.sched_getaffinity(0))
+                if hasattr(os, "sched_getaffinity")
+                else os.cpu_count(),
+                "torch": torch.__version__,
+                "gradient_bytes": gradients,
+                "results": rows,
+            },
+        )
+        if len(rows) > 2:
+            plot(rows, args.out / "scaling.png")
+
+
+def read_setting(cfg: Config, args: argparse.Namespace) -> Setting:
+    """Complete the options from a config.
+
+    Args:
+        cfg (Config): The config.
+        args (argparse.Namespace): From :func:`parse_args`.
+
+    Returns:
+        Setting: What to measure.
+
+    Raises:
+        UserError: If a number is not positive, or there is nothing to compare.
+    """
+    for name in ("batch_size", "steps", "rounds", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is a whole number from 1, not {value}.")
+    processes = tuple(sorted(set(args.processes)))
+    if len(processes) < 2 or processes[0] < 1:
+        raise UserError(
+            "--processes takes two or more different numbers from 1 to compare, such "
+            "as --processes 1 2."
+        )
+    flat = cfg.model.type == "Recognizer2D"
+    shape = tuple(args.shape)
+    if shape[1 if flat else 0] != 3 or min(shape) < 1:
+        raise UserError(
+            f"--shape of a {cfg.model.type} is {'T 3 H W' if flat else '3 T H W'}, not "
+            f"{' '.join(map(str, shape))}."
+        )
+    return Setting(
+        processes=processes,
+        batch_size=args.batch_size or cfg.train_dataloader.batch_size,
+        shape=shape if flat else (1, *shape),  # one clip of a video
+        steps=args.steps,
+        rounds=args.rounds,
+        threads=args.threads,
+        device=args.device,
+    )
+
+
+def _gradient_bytes(cfg: Config) -> int:
+    init_default_scope(cfg.get("default_scope", "mmaction"))
+    from mmaction.registry import MODELS
+
+    with torch.device("meta"), contextlib.redirect_stdout(None):
+        model = MODELS.build(cfg.model)
+    return sum(
+        p.numel() * p.element_size() for p in model.parameters() if p.requires_grad
+    )

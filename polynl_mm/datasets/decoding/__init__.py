@@ -1,0 +1,1 @@
+"""Decoding steps for pipelines, which survive files that cannot be decoded."""

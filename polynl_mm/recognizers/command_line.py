@@ -1,0 +1,62 @@
+"""The options that the tools have in common."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from polynl_mm.recognizers.configs import CfgOptions
+from polynl_mm.stack.process_group import LAUNCHERS
+from polynl_mm.stack.safe_checkpoints import TRUST_OPTION
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every tool that takes a config and a checkpoint has.
+
+    Args:
+        parser (argparse.ArgumentParser): The tool's parser.
+    """
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=CfgOptions,
+        metavar="KEY=VALUE",
+        help='change the config, such as test_dataloader.batch_size=8 or a="[1,2]"',
+    )
+    parser.add_argument(
+        TRUST_OPTION,
+        action="store_true",
+        help="load checkpoints without the safety check: they may then run any code",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what training and testing have: launching, and the model's schedules.
+
+    Args:
+        parser (argparse.ArgumentParser): The tool's parser.
+    """
+    add_config_options(parser)
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    parser.add_argument(
+        "--accelerate-non-local",
+        action="store_true",
+        help="run the model's own non-local blocks on the faster schedules",
+    )
+
+
+def parse_run(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse the command line of a run, and let torch know the local rank.
+
+    Args:
+        parser (argparse.ArgumentParser): With :func:`add_run_options`.
+        argv (Sequence[str] | None): The arguments; default those of the process.
+
+    Returns:
+        argparse.Namespace: One attribute per option.
+    """
+    args = parser.parse_args(argv)
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args

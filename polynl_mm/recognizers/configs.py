@@ -1,0 +1,317 @@
+"""Reading configs and the command line's changes to them, with helpful errors."""
+
+import inspect
+import traceback
+from argparse import ArgumentError
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from polynl_mm.recognizers.config_variables import check_child_variables, set_variables
+from polynl_mm.recognizers.model_match import CheckpointMatchHook
+from polynl_mm.stack.bfloat16 import accept_bfloat16_scores
+from polynl_mm.stack.byte_order_marks import ignore_byte_order_marks
+from polynl_mm.stack.quiet_stack import quieten_stack
+from polynl_mm.stack.safe_checkpoints import check_exists
+from polynl_mm.stack.visualization import replace_visualization_hook
+from polynl_mm.user_errors import UserError, did_you_mean, first_line, nearest
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+CONFIG_SUFFIXES = (".py", ".yml", ".yaml", ".json")
+# Read by the Runner from its config, beside its own arguments.
+RUNNER_KEYS = {
+    "activation_checkpointing",
+    "compile",
+    "custom_imports",
+    "efficient_conv_bn_eval",
+    "find_unused_parameters",
+    "model_wrapper_cfg",
+    "runner_type",
+    "strategy",
+    "sync_bn",
+}
+# MMEngine's, and what replaces it.
+FSDP_STRATEGIES = ("FSDPStrategy", "mmengine.FSDPStrategy", "ShardedStrategy")
+
+
+class CfgOptions(DictAction):
+    """``--cfg-options key=value ...``, saying what is wrong with a bad one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Parse the pairs into a dict of the namespace."""
+        for value in values or []:
+            if "=" not in value or value.startswith("="):
+                raise ArgumentError(
+                    self, f"expected key=value pairs, but got {value!r}"
+                )
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            raise ArgumentError(self, f"{error} (quote lists and tuples)") from error
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Read a config file and merge the command line's options into it.
+
+    Args:
+        path (str): A file, relative to the current folder or else to the repository;
+            or ``mmaction::recognition/...``, a config of an installed package.
+        options (dict | None): ``{"a.b.c": value}``, as ``--cfg-options`` gives.
+
+    Returns:
+        Config: The config, with ``options`` merged.
+
+    Raises:
+        UserError: If the file does not exist or cannot be read, or an option does
+            not fit; the sentence names the nearest valid choices.
+    """
+    quieten_stack()
+    file = find_config(path)
+    if file.suffix not in CONFIG_SUFFIXES:
+        raise UserError(
+            f"{path} is no config file: its name must end in {CONFIG_SUFFIXES[0]} (or "
+            f"{', '.join(CONFIG_SUFFIXES[1:])})."
+        )
+    try:
+        cfg = Config.fromfile(str(file))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}, or one it inherits, is missing: {error}") from error
+    except ImportError as error:
+        raise UserError(
+            f"{path} cannot import what it names: {_reason_of_import(error)}"
+        ) from error
+    except SyntaxError as error:
+        if error.filename != "<unknown>":
+            raise  # explained as it is
+        line = (error.text or "").strip()
+        raise UserError(
+            f"{path}, or one it inherits, is not valid Python: line {error.lineno}: "
+            f"{error.msg}: {line}"
+        ) from error
+    except Exception as error:
+        if "in child config cannot inherit from base" in str(error):
+            raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        place = _place_in_config(error)
+        if place is None:
+            raise
+        raise UserError(
+            f"{place}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    check_child_variables(file, cfg, keys_of_runs())
+    if options:
+        _merge_options(cfg, options)
+    return cfg
+
+
+def keys_of_runs() -> set[str]:
+    """Return the top-level keys of a config that a Runner reads."""
+    return set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | (
+        RUNNER_KEYS
+    )
+
+
+def find_config(path: str) -> Path:
+    """Return the file that a config argument means.
+
+    Args:
+        path (str): As for :func:`load_config`.
+
+    Returns:
+        Path: An existing file.
+
+    Raises:
+        UserError: If there is none; names the nearest existing configs.
+    """
+    if "::" in path:
+        return _packaged_config(path)
+    for candidate in (Path(path).expanduser(), REPO_ROOT / path):
+        if candidate.is_file():
+            return candidate
+    shown = _nearest_files(path, [Path.cwd() / "configs", REPO_ROOT / "configs"])
+    raise UserError(f"The config {path} does not exist{shown}")
+
+
+def set_work_dir(cfg: Config, given: str | None, config: str) -> None:
+    """Set where a run writes: the argument, else the config's, else by its name.
+
+    Args:
+        cfg (Config): Changed in place.
+        given (str | None): ``--work-dir``.
+        config (str): The config argument.
+    """
+    if given is not None:
+        cfg.work_dir = given
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs", Path(config.split("::")[-1]).stem))
+
+
+def expect_checkpoint(cfg: Config, config: str, file: str, complete: bool) -> None:
+    """Set the checkpoint that a run loads, and have it checked against the model.
+
+    Args:
+        cfg (Config): Changed in place.
+        config (str): The config argument, for the sentence if they do not fit.
+        file (str): The checkpoint: a path or an address.
+        complete (bool): Whether every weight must match, or at least one.
+
+    Raises:
+        CheckpointError: If a local file does not exist.
+    """
+    check_exists(file)
+    cfg.load_from = file
+    hook = {
+        "type": CheckpointMatchHook.__name__,
+        "config_name": config,
+        "complete": complete,
+        "file_name": file,
+    }
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), hook]
+
+
+def add_hook(cfg: Config, kind: str) -> None:
+    """Add one of polynl_mm's hooks to a config, once.
+
+    Args:
+        cfg (Config): The config of a run; changed in place.
+        kind (str): The hook's registry type.
+    """
+    hooks = list(cfg.get("custom_hooks") or [])
+    if not any(hook.get("type") == kind for hook in hooks):
+        hooks.append({"type": kind, "_scope_": "mmengine"})
+    cfg.custom_hooks = hooks
+
+
+def is_sharded(cfg: Config) -> bool:
+    """Return whether a config trains with FSDP.
+
+    Args:
+        cfg (Config): The config of a run.
+
+    Returns:
+        bool: Whether its ``strategy`` is FSDPStrategy.
+    """
+    kind = (cfg.get("strategy") or {}).get("type")
+    return getattr(kind, "__name__", kind) in FSDP_STRATEGIES
+
+
+def unshard(cfg: Config) -> None:
+    """Let one process evaluate a config that trains with FSDP; in place.
+
+    Args:
+        cfg (Config): The config of a test.
+    """
+    if is_sharded(cfg) and cfg.get("launcher", "none") == "none":
+        print_log(
+            "FSDP is not used: one process evaluates the whole model.", logger="current"
+        )
+        for key in ("runner_type", "strategy"):
+            cfg.pop(key, None)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that a config asks for.
+
+    Args:
+        cfg (Config): The whole config of a run.
+
+    Returns:
+        Runner: MMEngine's, or the one of ``runner_type``.
+
+    Raises:
+        UserError: If the config asks for FSDP in a single process.
+    """
+    accept_bfloat16_scores()
+    ignore_byte_order_marks()
+    replace_visualization_hook()
+    if "runner_type" not in cfg:
+        return Runner.from_cfg(cfg)
+    from mmaction.registry import RUNNERS
+
+    if is_sharded(cfg):
+        if cfg.get("launcher", "none") == "none":
+            raise UserError(
+                "FSDPStrategy shares a model out to several processes, but this is a "
+                "single one; train with tools/dist_train.sh CONFIG GPUS, or take the "
+                "config without FSDP."
+            )
+        cfg.strategy.type = "ShardedStrategy"
+        cfg.strategy["_scope_"] = "mmengine"
+        if cfg.get("sync_bn"):
+            cfg.strategy.setdefault("sync_bn", cfg.sync_bn)
+    if cfg.get("env_cfg") is None:
+        cfg.env_cfg = {}  # FlexibleRunner unpacks it
+    return RUNNERS.build(cfg)
+
+
+def _reason_of_import(error: ImportError) -> str:
+    if "the current sys.path is" not in str(error):
+        return str(error)
+    # MMEngine tells the whole sys.path; what could not be imported is further down.
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    return (
+        f"custom_imports failed ({first_line(error)}); check the spelling, and that "
+        "the module is installed or in a folder of PYTHONPATH."
+    )
+
+
+def _place_in_config(error: Exception) -> str | None:
+    """Return the file and line of the config that raised an error, if one did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if len(frames) < 2 or not frames[-2].filename.endswith("mmengine/config/config.py"):
+        return None
+    if frames[-1].name != "<module>":
+        return None
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"
+
+
+def _packaged_config(path: str) -> Path:
+    package, _, name = path.partition("::")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{path} names the package {package}, which is not installed.")
+    root = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
+    file = root / (name if name.endswith(".py") else f"{name}.py")
+    if file.is_file():
+        return file
+    shown = _nearest_files(name, [root], prefix=f"{package}::", relative_to=root)
+    raise UserError(f"The config {path} does not exist{shown}")
+
+
+def _nearest_files(
+    path: str, folders: list[Path], prefix: str = "", relative_to: Path | None = None
+) -> str:
+    known = {}
+    for folder in folders:
+        for file in sorted(folder.rglob("*.py")):
+            base = relative_to or folder.parent
+            known.setdefault(file.stem, f"{prefix}{file.relative_to(base).as_posix()}")
+    found = nearest(Path(path).stem, known)
+    if not found:
+        return "; give the path of a config file, such as one under configs/."
+    return "; did you mean " + " or ".join(known[name] for name in found) + "?"
+
+
+def _merge_options(cfg: Config, options: dict) -> None:
+    read = keys_of_runs()
+    allowed = read | set(cfg)
+    for key in options:
+        first = key.split(".")[0]
+        if first not in allowed:
+            raise UserError(
+                f"--cfg-options {key}: the config has no {first!r}"
+                + (did_you_mean(first, allowed) or f"; it has {', '.join(sorted(cfg))}")
+            )
+    variables = {k: v for k, v in options.items() if k.split(".")[0] not in read}
+    try:
+        if variables:
+            set_variables(cfg, variables, read)
+        cfg.merge_from_dict({k: v for k, v in options.items() if k not in variables})
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        reason = error.args[0] if error.args else error
+        raise UserError(
+            f"--cfg-options {' '.join(options)} does not fit the config: {reason}"
+        ) from error

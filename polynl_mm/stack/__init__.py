@@ -1,0 +1,35 @@
+"""What mends mmengine, mmcv and mmaction2; each file says what it mends.
+
+``import polynl_mm`` calls :func:`check_requirements` and :func:`install`.
+"""
+
+from polynl_mm.stack.requirements import check_requirements, require_mmaction2
+
+__all__ = [
+    "check_requirements",
+    "install",
+    "require_mmaction2",
+]
+
+
+def install() -> None:
+    """Apply all shims; safe to call again. Each module says what it mends."""
+    # Imported here, because they need what check_requirements() looks for.
+    import torch
+
+    from polynl_mm.atomic_files import install_atomic_files
+    from polynl_mm.stack import (
+        bfloat16,  # noqa: F401  (registers its optimizer wrapper)
+        resumable,  # noqa: F401  (registers its hooks)
+    )
+    from polynl_mm.stack.missing_drn import supply_missing_drn
+    from polynl_mm.stack.operation_counters import count_all_products
+    from polynl_mm.stack.safe_checkpoints import install_safe_loading
+
+    if torch.distributed.is_available():
+        from polynl_mm.stack import sharding  # noqa: F401  (registers its strategy)
+
+    supply_missing_drn()
+    install_safe_loading()
+    install_atomic_files()
+    count_all_products()

@@ -1,0 +1,444 @@
+"""Errors are part of the interface: one sentence for what a user can mend.
+
+The tools run inside :func:`user_errors`. What a user can mend (a path, a config, a
+checkpoint) is said in one sentence with exit status 2; anything else is a bug and
+keeps its traceback. ``POLYNL_DEBUG=1`` shows the traceback of everything.
+"""
+
+import contextlib
+import difflib
+import errno
+import inspect
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGE_FOLDER = str(Path(__file__).resolve().parent) + os.sep
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What a path that the user gave can be the reason of.
+PATH_ERRORS = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+NOT_REGISTERED = re.compile(r"(\S+) is not in the (.+?) registry\.")
+OPTIMIZER_FILES = ("torch/optim/optimizer.py", "scheduler/param_scheduler.py")
+BAD_PRODUCT = re.compile(
+    r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)"
+)
+BAD_ARGUMENT = re.compile(
+    r"(got an unexpected keyword argument|missing \d+ required|multiple values)"
+)
+
+
+class UserError(ValueError):
+    """Something the user gave cannot work; the message says what, and what would."""
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """Return the choices closest in spelling to a name.
+
+    Args:
+        name (str): What was given.
+        choices (Iterable[str]): What is allowed.
+        count (int): The largest number of choices returned.
+
+    Returns:
+        list[str]: The closest choices, best first; empty if none is close.
+    """
+    choices = list(choices)
+    folded = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), folded, n=count, cutoff=0.6)
+    return [folded[key] for key in found]
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'a' or 'b'?"``, or an empty string.
+
+    Args:
+        name (str): What was given.
+        choices (Iterable[str]): What is allowed.
+
+    Returns:
+        str: The end of a sentence.
+    """
+    found = nearest(name, choices)
+    if not found:
+        return ""
+    return "; did you mean " + " or ".join(repr(choice) for choice in found) + "?"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, for use within a sentence.
+
+    Args:
+        error (BaseException): What was raised.
+
+    Returns:
+        str: At most 160 characters; the error's type where it has no message.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the sentence that mends an error, or None if it is a bug.
+
+    Args:
+        error (BaseException): What was raised.
+
+    Returns:
+        str | None: The sentence. A :class:`UserError`, a ``ValueError`` raised by
+        polynl_mm's own code, a name that a registry does not hold, an argument that
+        a class named in the config does not take or refuses, a package that such a
+        class needs, a config that is not valid Python, a path that the system refuses
+        and a full disk have one.
+    """
+    for link in _chain(error):
+        if isinstance(link, UserError):
+            return str(link)
+    for link in _chain(error):
+        sentence = (
+            _explain_own(link)
+            or _explain_registry(link)
+            or _explain_argument(link)
+            or _explain_optimizer(link)
+            or _explain_built(link)
+            or _explain_resumed_optimizer(link)
+            or _explain_head(link)
+            or _explain_weights(link)
+            or _explain_missing_package(link)
+            or _explain_syntax(link)
+        )
+        if sentence:
+            return sentence
+    return _explain_path(error)
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn errors that the user can mend into one sentence and exit status 2.
+
+    In a distributed run every rank meets the same error; it is said once.
+
+    Raises:
+        SystemExit: With status 2 after a user error, 130 after Ctrl-C, 143 after a
+            SIGTERM: what the process holds (data workers, temporary files) is
+            released as at any other end.
+    """
+    received: list[int] = []
+    try:
+        with _noting_signals(received), _lost_logs_in_one_sentence():
+            yield
+    except KeyboardInterrupt:
+        _leave_interrupted()
+    except Exception as error:
+        if signal.SIGINT in received:  # a library made another error of it
+            _leave_interrupted()
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        if os.environ.get("POLYNL_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        if _rank() != 0:
+            # Rank 0 mostly meets the same error, says it, and is the reason why the
+            # launcher ends this rank while it waits here.
+            time.sleep(3)
+        print(f"Error: {_in_one_line(sentence)}", file=sys.stderr, flush=True)
+        _leave(EXIT_USER_ERROR)
+
+
+@contextlib.contextmanager
+def _noting_signals(received: list[int]) -> Iterator[None]:
+    """Note Ctrl-C in a list, and let SIGTERM end the process as an exit does.
+
+    A rank of several is ended by its launcher, at once and wherever it waits: there
+    SIGTERM stays as it is.
+    """
+
+    def interrupt(number, frame):
+        received.append(number)
+        raise KeyboardInterrupt
+
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    handlers = {signal.SIGINT: (signal.default_int_handler, interrupt)}
+    if "RANK" not in os.environ and "SLURM_PROCID" not in os.environ:
+        handlers[signal.SIGTERM] = (signal.SIG_DFL, end)
+    replaced = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, (default, handler) in handlers.items():
+            if signal.getsignal(number) == default:  # else it is the caller's
+                replaced[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+def _leave_interrupted() -> None:
+    if _rank() == 0:
+        print("Interrupted.", file=sys.stderr, flush=True)
+    _leave(EXIT_INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _lost_logs_in_one_sentence() -> Iterator[None]:
+    """Say once that a log cannot be written; logging has a traceback for each line."""
+    original = logging.Handler.handleError
+    said = set()
+
+    def handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            original(handler, record)
+            return
+        name = getattr(handler, "baseFilename", "to the terminal")
+        if name not in said:
+            said.add(name)
+            with contextlib.suppress(OSError):  # the terminal itself may be gone
+                print(
+                    f"Warning: the log {name} cannot be written "
+                    f"({error.strerror or error}); the run goes on without it.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    logging.Handler.handleError = handle_error
+    try:
+        yield
+    finally:
+        logging.Handler.handleError = original
+
+
+def _in_one_line(sentence: str) -> str:
+    """Join the lines of a sentence; spaces within them may be quoted content."""
+    return " ".join(filter(None, map(str.strip, sentence.splitlines())))
+
+
+def _leave(status: int) -> None:
+    """Exit, without the tear-down of a process group whose other ranks may be gone."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _frames(error: BaseException) -> list:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _explain_own(error: BaseException) -> str | None:
+    if not isinstance(error, (ValueError, ImportError)):
+        return None
+    frames = _frames(error)
+    if frames and frames[-1].f_code.co_filename.startswith(PACKAGE_FOLDER):
+        return str(error)
+    # A plugin is built by MMEngine, which may raise the plugin's own error again.
+    return None
+
+
+def _explain_registry(error: BaseException) -> str | None:
+    match = isinstance(error, KeyError) and NOT_REGISTERED.search(str(error.args[0]))
+    if not match:
+        return None
+    name, registry_name = match.groups()
+    known: set[str] = set()
+    for frame in _frames(error):
+        registry = frame.f_locals.get("registry")
+        if hasattr(registry, "module_dict"):
+            known |= _registered_names(registry)
+    hint = did_you_mean(name, known) or (
+        "; check the spelling, and that custom_imports names the module defining it"
+    )
+    return f"The config asks for type {name!r}, which no {registry_name} has{hint}"
+
+
+def _registered_names(registry) -> set[str]:
+    names = set(registry.module_dict)
+    root = registry
+    while root.parent is not None:
+        root = root.parent
+        names |= set(root.module_dict)
+    return names
+
+
+def _explain_argument(error: BaseException) -> str | None:
+    built = _being_constructed(error)
+    if built is None:
+        return None
+    name = getattr(built, "__name__", str(built))
+    if isinstance(error, AssertionError):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return (
+            f"{name} does not accept its arguments in the config: "
+            f"{str(error) or last.line} (POLYNL_DEBUG=1 shows where)"
+        )
+    if not isinstance(error, TypeError) or not BAD_ARGUMENT.search(str(error)):
+        return None
+    given = re.search(r"keyword argument '(\w+)'", str(error))
+    if given is None:
+        return f"The config of {name} does not fit: {error}"
+    allowed = [p for p in inspect.signature(built).parameters if p != "kwargs"]
+    hint = did_you_mean(given[1], allowed) or f"; it takes {', '.join(allowed)}"
+    return f"{name} takes no argument {given[1]!r} (given in the config){hint}"
+
+
+def _being_constructed(error: BaseException) -> object | None:
+    """Return the class whose constructor, called from a config, raised the error."""
+    frames = _frames(error)
+    names = [frame.f_code.co_name for frame in frames]
+    if "build_from_cfg" not in names:
+        return None
+    last = len(names) - 1 - names[::-1].index("build_from_cfg")
+    if len(names) > last + 1 and names[last + 1] != "__init__":
+        return None
+    return frames[last].f_locals.get("obj_cls")
+
+
+def _explain_optimizer(error: BaseException) -> str | None:
+    # MMEngine looks the optimizer's class up, gets None, and inspects that.
+    if not isinstance(error, TypeError) or "None is not a callable" not in str(error):
+        return None
+    for frame in _frames(error):
+        cfg = frame.f_locals.get("optimizer_cfg")
+        if isinstance(cfg, dict) and "type" in cfg:
+            from mmengine.registry import OPTIMIZERS
+
+            hint = did_you_mean(str(cfg["type"]), OPTIMIZERS.module_dict)
+            return f"The config asks for the unknown optimizer {cfg['type']!r}{hint}"
+    return None
+
+
+def _explain_built(error: BaseException) -> str | None:
+    """Explain what a class of the config, or its data loader, says of its arguments."""
+    if not isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):
+        return None
+    frames = _frames(error)
+    if not frames or frames[-1].f_code.co_filename.startswith(PACKAGE_FOLDER):
+        return None
+    last = frames[-1].f_code
+    if last.co_filename.endswith("torch/utils/data/dataloader.py"):
+        return f"A data loader of the config cannot be built: {first_line(error)}"
+    built = _being_constructed(error)
+    if built is None:
+        return None
+    name = getattr(built, "__name__", str(built))
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    return (
+        f"{name} cannot be built with its arguments in the config: {reason} "
+        "(POLYNL_DEBUG=1 shows where)"
+    )
+
+
+def _explain_resumed_optimizer(error: BaseException) -> str | None:
+    """Explain what torch says of an optimizer's state that is not of this model."""
+    frames = _frames(error)
+    if not isinstance(error, (ValueError, KeyError, TypeError)) or not any(
+        frame.f_code.co_name == "load_state_dict"
+        and frame.f_code.co_filename.endswith(OPTIMIZER_FILES)
+        for frame in frames
+    ):
+        return None
+    return (
+        "The checkpoint cannot be resumed: its optimizer or schedule is not of this "
+        f"config ({first_line(error)}); to start from its weights alone, use "
+        "--cfg-options load_from=CHECKPOINT without --resume."
+    )
+
+
+def _explain_head(error: BaseException) -> str | None:
+    """Explain a classifier that is not as wide as the features it gets."""
+    found = isinstance(error, RuntimeError) and BAD_PRODUCT.search(str(error))
+    if not found:
+        return None
+    for frame in _frames(error):
+        head = frame.f_locals.get("self")
+        if type(head).__module__.startswith("mmaction.models.heads"):
+            return (
+                f"{type(head).__name__} was built with in_channels={found[2]}, but the "
+                f"backbone gives {found[1]} channels; set model.cls_head.in_channels="
+                f"{found[1]}."
+            )
+    return None
+
+
+def _explain_weights(error: BaseException) -> str | None:
+    """Explain a network that loads pretrained weights even where it is given none."""
+    if not isinstance(error, (TypeError, AttributeError)):
+        return None
+    for frame in _frames(error):
+        network = frame.f_locals.get("self")
+        if (
+            frame.f_code.co_name == "init_weights"
+            and getattr(network, "pretrained", "") is None
+        ):
+            return (
+                f"{type(network).__name__} loads pretrained weights in any case, and "
+                "its config has pretrained=None; give it an address or a file, such as "
+                "model.backbone.pretrained=torchvision://resnet50."
+            )
+    return None
+
+
+def _explain_missing_package(error: BaseException) -> str | None:
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return f"What the config asks for needs a package: {first_line(error)}"
+    return None
+
+
+def _explain_syntax(error: BaseException) -> str | None:
+    if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    return None
+
+
+def _explain_path(error: BaseException) -> str | None:
+    """Explain what the system says of a path that others than polynl_mm open."""
+    if isinstance(error, OSError) and error.errno in PATH_ERRORS:
+        if not isinstance(error.filename, (str, os.PathLike)):
+            return None
+        return (
+            f"{error.filename} cannot be read or written ({error.strerror}); give "
+            "another path."
+        )
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in DISK_FULL:
+            where = (
+                f"{link.filename} cannot be written"
+                if link.filename
+                else ("What this writes cannot be stored")
+            )
+            return f"{where} ({link.strerror}); make room on the disk."
+    return None

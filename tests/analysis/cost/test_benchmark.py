@@ -1,0 +1,114 @@
+"""The benchmark's arithmetic and files; it asserts nothing on seconds."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import polynl_mm
+from polynl_mm.analysis.cost import compare
+from polynl_mm.analysis.cost.benchmark import (
+    FLOOR,
+    SUBJECTS,
+    Setting,
+    benchmark,
+    fit_slope,
+    format_table,
+    write_results,
+)
+from polynl_mm.analysis.cost.memory import peak_extra_memory
+from polynl_mm.analysis.cost.peers import PlainPolyNL3d
+
+SMALL = Setting(channels=16, clip_lengths=(1, 2), size=6, repeats=1)
+
+
+def test_every_subject_runs_and_files_are_written(tmp_path):
+    saved = []
+
+    def save(points):
+        saved.append(len(points))
+        write_results(points, SMALL, tmp_path)
+
+    points = benchmark(SMALL, save=save)
+    assert len(points) == len(SUBJECTS) * 2 * 2
+    assert saved == [len(points) // 2, len(points)]
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    assert content["setting"]["channels"] == 16 and len(content["points"]) == len(
+        points
+    )
+    with open(tmp_path / "benchmark.csv") as file:
+        assert len(list(csv.DictReader(file))) == len(points)
+    for name in ("time.png", "memory.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    table = format_table(points)
+    assert table.count("| PolyNL3d |") == 2 and "N = 36" in table
+
+
+def test_quadratic_subjects_are_left_out_where_they_would_not_fit():
+    tight = Setting(
+        channels=8, clip_lengths=(1, 2), size=4, repeats=1, max_affinity=1100
+    )
+    points = benchmark(tight, ["mmcv NonLocal3d", "PolyNL3d"])
+    assert {p.positions for p in points if p.subject == "PolyNL3d"} == {16, 32}
+    assert {p.positions for p in points if p.subject != "PolyNL3d"} == {16}
+
+
+def test_slope_of_a_power():
+    sizes = [100, 200, 400]
+    assert fit_slope(sizes, [3 * n**2 for n in sizes]) == pytest.approx(2)
+
+
+def test_peak_memory_counts_what_is_held_at_once():
+    def call():
+        a = torch.empty(2**18)  # 1 MiB
+        b = torch.empty(2**18)
+        del a, b
+        torch.empty(2**18)
+
+    peak = peak_extra_memory(call, torch.device("cpu"))
+    assert peak == pytest.approx(2 * 2**20, rel=0.01)
+
+
+def test_non_local_peers_hold_the_affinity_and_ours_do_not():
+    setting = Setting(channels=16, clip_lengths=(4,), size=16, repeats=1)
+    names = ["mmcv NonLocal3d", "NonLocalBlock3d", "PolyNL3d", FLOOR]
+    peaks = {p.subject: p.peak_mib for p in benchmark(setting, names) if not p.training}
+    affinity = 4 * 1024**2 / 2**20
+    assert peaks["mmcv NonLocal3d"] > affinity
+    assert peaks["NonLocalBlock3d"] < affinity / 2 and peaks["PolyNL3d"] < affinity / 4
+
+
+def test_plain_poly_nl_is_poly_nl():
+    plain, ours = PlainPolyNL3d(8), polynl_mm.PolyNL3d(8)
+    ours.load_state_dict(plain.state_dict())
+    for module in (plain, ours):
+        torch.nn.init.constant_(module.alpha, 0.7)
+    x = torch.randn(2, 8, 3, 4, 5)
+    torch.testing.assert_close(plain(x), ours(x))
+
+
+def test_plugins_are_measured_compiled_and_peers_are_not(monkeypatch):
+    compiled = []
+
+    def compile_eagerly(module, fullgraph):
+        assert fullgraph
+        compiled.append(type(module).__name__)
+        return compile_module(module, fullgraph=True, backend="eager")
+
+    compile_module = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    setting = replace(SMALL, clip_lengths=(2,), compiled=True)
+    benchmark(setting, [FLOOR, "PolyNL3d", "SpectralNL3d"])
+    assert compiled == ["PolyNL3d", "SpectralNL3d"] * 2
+
+
+def test_comparison_pairs_agree():
+    """What is timed against each other computes the same."""
+    pairs = list(compare.operations(positions=50, width=8))
+    assert len(pairs) == 5
+    for name, slow, fast in pairs:
+        assert torch.allclose(slow(), fast(), atol=1e-4), name
+    seconds = compare.compare(lambda: None, lambda: None, repeats=3)
+    assert len(seconds) == 3

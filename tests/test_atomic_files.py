@@ -1,0 +1,192 @@
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.runner import save_checkpoint
+
+from polynl_mm.atomic_files import (
+    AtomicLocalBackend,
+    UnwritableError,
+    expect_outputs,
+    install_atomic_files,
+    renamed_when_complete,
+    write_json,
+)
+from polynl_mm.recognizers.state_dicts import write_checkpoint
+from polynl_mm.user_errors import UserError
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import torch, polynl_mm
+from mmengine.runner import save_checkpoint
+
+def write_half(self, data):
+    with open(self, 'wb') as file:
+        file.write(data[:len(data) // 2])
+        file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Path.write_bytes = write_half
+save_checkpoint({'state_dict': {'a': torch.zeros(1000)}}, sys.argv[1])
+"""
+
+
+def test_checkpoint_is_whole_or_old_when_killed_while_writing(tmp_path):
+    target = tmp_path / "epoch_1.pth"
+    target.write_bytes(b"the old one")
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(target)])
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_bytes() == b"the old one"
+    assert not [p for p in tmp_path.glob("*.pth") if p != target and p.name[0] != "."]
+
+
+def test_mmengine_saves_through_it(tmp_path):
+    assert type(get_file_backend("x.pth")) is AtomicLocalBackend
+    save_checkpoint({"a": 1}, str(tmp_path / "new" / "a.pth"))
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.pth"]
+
+
+def test_another_local_backend_is_left_alone():
+    from mmengine.fileio import register_backend
+
+    class Own(LocalBackend):
+        pass
+
+    try:
+        register_backend("local", Own, force=True, prefixes="")
+        install_atomic_files()
+        assert type(get_file_backend("x.pth")) is Own
+    finally:
+        register_backend("local", LocalBackend, force=True, prefixes="")
+        install_atomic_files()
+    assert type(get_file_backend("x.pth")) is AtomicLocalBackend
+
+
+def test_failure_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), renamed_when_complete(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
+def test_json_holds_numpy_numbers(tmp_path):
+    write_json(tmp_path / "m.json", {"acc": np.float32(0.5), "list": np.arange(2)})
+    assert json.loads((tmp_path / "m.json").read_text()) == {
+        "acc": 0.5,
+        "list": [0, 1],
+    }
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def make_bad_targets(folder):
+    """Return what cannot be written below a folder, and what is said of it."""
+    (folder / "file").write_text("kept")
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    return {
+        folder / "folder": "is a folder; give the name of the file",
+        folder / "file" / "a.json": "file is no folder; give another path",
+        folder / "file" / "b" / "a.json": "file is no folder; give another path",
+        folder / "pipe": "no regular file",
+        Path("/dev/full"): "no regular file",
+        folder / ("a" * 300): "File name too long.*give a shorter name",
+    }
+
+
+def test_one_sentence_for_what_cannot_be_written(tmp_path):
+    for target, sentence in make_bad_targets(tmp_path).items():
+        with pytest.raises(UnwritableError, match=sentence):
+            write_json(target, {})
+        with pytest.raises(UnwritableError, match=f"^--json {target} .*{sentence}"):
+            expect_outputs({"--json": target, "--csv": None})
+    with pytest.raises(UnwritableError, match=r"^--out .*file is no folder"):
+        expect_outputs(folders={"--out": tmp_path / "file"})
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "folder", "pipe"}
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_outputs_are_expected_without_making_anything(tmp_path, monkeypatch):
+    (tmp_path / "old.json").write_text("old")
+    files = {"--a": tmp_path / "new" / "a.json", "--b": tmp_path / "old.json"}
+    expect_outputs(files, {"--out": tmp_path / "out" / "deep", "--dir": None})
+    assert os.listdir(tmp_path) == ["old.json"]
+    monkeypatch.setenv("RANK", "1")
+    expect_outputs({"--a": tmp_path})  # may be of another machine
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.chdir(tmp_path)
+    expect_outputs({"--a": "a.json"}, {"--out": "out"})
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    for options in ((files, None), (None, {"--out": tmp_path / "out"})):
+        with pytest.raises(UnwritableError, match=r"Permission denied.*may write to"):
+            expect_outputs(*options)
+
+
+def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    target = tmp_path / "config.py"
+    target.write_text("old")
+    for write in (
+        lambda: write_json(target, {}),
+        lambda: Config({"a": 1}).dump(target),
+        lambda: save_checkpoint({"a": 1}, str(target)),
+        lambda: write_checkpoint(target, {"a": torch.zeros(1)}),
+        lambda: mmengine.dump([1], str(target), file_format="pkl"),
+    ):
+        with pytest.raises(UnwritableError, match=r"\(No space left .*make room") as e:
+            write()
+        assert (e.value.errno, e.value.strerror) == (
+            errno.ENOSPC,
+            os.strerror(errno.ENOSPC),
+        )
+        assert target.read_text() == "old" and os.listdir(tmp_path) == ["config.py"]
+
+
+def test_full_disk_beneath_the_error_of_a_library(tmp_path):
+    with (
+        pytest.raises(UnwritableError, match=r"a\.pth cannot be written \(No space"),
+        renamed_when_complete(tmp_path / "a.pth"),
+        open("/dev/full", "wb", buffering=0) as file,
+    ):
+        torch.save({"a": torch.zeros(10**5)}, file)
+
+
+def test_errors_of_other_files_are_not_taken_for_those_of_writing(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError),
+        renamed_when_complete(tmp_path / "a.txt") as partial,
+    ):
+        shutil.copyfile(tmp_path / "gone", partial)
+    for error in (UserError("mine"), OSError("of OpenCV"), ValueError("a bug")):
+        with (
+            pytest.raises(type(error)) as raised,
+            renamed_when_complete(tmp_path / "a.txt"),
+        ):
+            raise error
+        assert raised.value is error
+
+
+def test_config_is_written_as_before(tmp_path):
+    config = Config({"a": 1})
+    config.dump(tmp_path / "a.py")
+    config.dump(str(tmp_path / "a.json"))
+    assert (tmp_path / "a.py").read_text() == config.pretty_text == config.dump()
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.py"]
+    before = Config.dump
+    install_atomic_files()
+    assert Config.dump is before
