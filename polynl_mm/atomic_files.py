@@ -2,16 +2,10 @@
 
 What keeps a file from being written (a folder in its place, no permission, a full disk)
 is said in one sentence; :func:`expect_outputs` says it before the work begins.
-
-Mends: MMEngine's local backend writes checkpoints, and its config writes itself, in
-place, so a process killed meanwhile, or a full disk, leaves half a file under the final
-name. Switches itself off where they are no longer MMEngine's own (a newer release, or
-the user's).
 """
 
 import contextlib
 import errno
-import functools
 import json
 import os
 import re
@@ -20,9 +14,6 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from mmengine.config import Config
-from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 
 from polynl_mm.user_errors import DISK_FULL, UserError
 
@@ -142,44 +133,6 @@ def write_json(target: str | os.PathLike, content: Any) -> None:
     with renamed_when_complete(target) as partial:
         text = json.dumps(content, indent=2, default=_plain_number)
         partial.write_text(text + "\n", encoding="utf-8")
-
-
-class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local file backend, whose writes are never seen half done."""
-
-    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        """Write bytes to a file, whole or not at all."""
-        with renamed_when_complete(filepath) as partial:
-            partial.write_bytes(obj)
-
-    def put_text(
-        self, obj: str, filepath: str | os.PathLike, encoding: str = "utf-8"
-    ) -> None:
-        """Write text to a file, whole or not at all."""
-        with renamed_when_complete(filepath) as partial:
-            partial.write_text(obj, encoding=encoding)
-
-
-def install_atomic_files() -> None:
-    """Make what MMEngine writes to local disks appear whole or not at all."""
-    current = get_file_backend("checkpoint.pth")
-    if type(current) is LocalBackend:
-        register_backend("local", AtomicLocalBackend, force=True, prefixes="")
-    if Config.dump.__module__.startswith("mmengine.") and not hasattr(
-        Config.dump, "__wrapped__"
-    ):
-        Config.dump = _make_atomic(Config.dump)
-
-
-def _make_atomic(dump):
-    @functools.wraps(dump)
-    def dump_whole(self, file: str | os.PathLike | None = None):
-        if file is None or not str(file).endswith(".py"):
-            return dump(self, file)  # as text, or through the file backend
-        with renamed_when_complete(file) as partial:
-            return dump(self, str(partial))
-
-    return dump_whole
 
 
 def _expect_file(target: Path, named: str) -> None:

@@ -8,16 +8,14 @@ keeps its traceback. ``POLYNL_DEBUG=1`` shows the traceback of everything.
 import contextlib
 import difflib
 import errno
-import inspect
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 PACKAGE_FOLDER = str(Path(__file__).resolve().parent) + os.sep
@@ -36,14 +34,8 @@ PATH_ERRORS = frozenset(
         errno.EROFS,
     }
 )
-NOT_REGISTERED = re.compile(r"(\S+) is not in the (.+?) registry\.")
-OPTIMIZER_FILES = ("torch/optim/optimizer.py", "scheduler/param_scheduler.py")
-BAD_PRODUCT = re.compile(
-    r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)"
-)
-BAD_ARGUMENT = re.compile(
-    r"(got an unexpected keyword argument|missing \d+ required|multiple values)"
-)
+# What explains other errors; the rooms above add theirs.
+EXPLANATIONS: list[Callable[[BaseException], str | None]] = []
 
 
 class UserError(ValueError):
@@ -104,29 +96,17 @@ def explain(error: BaseException) -> str | None:
 
     Returns:
         str | None: The sentence. A :class:`UserError`, a ``ValueError`` raised by
-        polynl_mm's own code, a name that a registry does not hold, an argument that
-        a class named in the config does not take or refuses, a package that such a
-        class needs, a config that is not valid Python, a path that the system refuses
-        and a full disk have one.
+        polynl_mm's own code, what :data:`EXPLANATIONS` knows, a config that is not
+        valid Python, a path that the system refuses and a full disk have one.
     """
-    for link in _chain(error):
+    for link in chain(error):
         if isinstance(link, UserError):
             return str(link)
-    for link in _chain(error):
-        sentence = (
-            _explain_own(link)
-            or _explain_registry(link)
-            or _explain_argument(link)
-            or _explain_optimizer(link)
-            or _explain_built(link)
-            or _explain_resumed_optimizer(link)
-            or _explain_head(link)
-            or _explain_weights(link)
-            or _explain_missing_package(link)
-            or _explain_syntax(link)
-        )
-        if sentence:
-            return sentence
+    for link in chain(error):
+        for explanation in (_explain_own, *EXPLANATIONS, _explain_syntax):
+            sentence = explanation(link)
+            if sentence:
+                return sentence
     return _explain_path(error)
 
 
@@ -247,7 +227,15 @@ def _rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from, and so on.
+
+    Args:
+        error (BaseException | None): What was raised.
+
+    Yields:
+        BaseException: Each error of the chain, once.
+    """
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -255,166 +243,25 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _frames(error: BaseException) -> list:
+def frames_of(error: BaseException) -> list:
+    """Return the frames that an error went through, outermost first.
+
+    Args:
+        error (BaseException): What was raised.
+
+    Returns:
+        list[types.FrameType]: The frames.
+    """
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _explain_own(error: BaseException) -> str | None:
     if not isinstance(error, (ValueError, ImportError)):
         return None
-    frames = _frames(error)
+    frames = frames_of(error)
     if frames and frames[-1].f_code.co_filename.startswith(PACKAGE_FOLDER):
         return str(error)
     # A plugin is built by MMEngine, which may raise the plugin's own error again.
-    return None
-
-
-def _explain_registry(error: BaseException) -> str | None:
-    match = isinstance(error, KeyError) and NOT_REGISTERED.search(str(error.args[0]))
-    if not match:
-        return None
-    name, registry_name = match.groups()
-    known: set[str] = set()
-    for frame in _frames(error):
-        registry = frame.f_locals.get("registry")
-        if hasattr(registry, "module_dict"):
-            known |= _registered_names(registry)
-    hint = did_you_mean(name, known) or (
-        "; check the spelling, and that custom_imports names the module defining it"
-    )
-    return f"The config asks for type {name!r}, which no {registry_name} has{hint}"
-
-
-def _registered_names(registry) -> set[str]:
-    names = set(registry.module_dict)
-    root = registry
-    while root.parent is not None:
-        root = root.parent
-        names |= set(root.module_dict)
-    return names
-
-
-def _explain_argument(error: BaseException) -> str | None:
-    built = _being_constructed(error)
-    if built is None:
-        return None
-    name = getattr(built, "__name__", str(built))
-    if isinstance(error, AssertionError):
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return (
-            f"{name} does not accept its arguments in the config: "
-            f"{str(error) or last.line} (POLYNL_DEBUG=1 shows where)"
-        )
-    if not isinstance(error, TypeError) or not BAD_ARGUMENT.search(str(error)):
-        return None
-    given = re.search(r"keyword argument '(\w+)'", str(error))
-    if given is None:
-        return f"The config of {name} does not fit: {error}"
-    allowed = [p for p in inspect.signature(built).parameters if p != "kwargs"]
-    hint = did_you_mean(given[1], allowed) or f"; it takes {', '.join(allowed)}"
-    return f"{name} takes no argument {given[1]!r} (given in the config){hint}"
-
-
-def _being_constructed(error: BaseException) -> object | None:
-    """Return the class whose constructor, called from a config, raised the error."""
-    frames = _frames(error)
-    names = [frame.f_code.co_name for frame in frames]
-    if "build_from_cfg" not in names:
-        return None
-    last = len(names) - 1 - names[::-1].index("build_from_cfg")
-    if len(names) > last + 1 and names[last + 1] != "__init__":
-        return None
-    return frames[last].f_locals.get("obj_cls")
-
-
-def _explain_optimizer(error: BaseException) -> str | None:
-    # MMEngine looks the optimizer's class up, gets None, and inspects that.
-    if not isinstance(error, TypeError) or "None is not a callable" not in str(error):
-        return None
-    for frame in _frames(error):
-        cfg = frame.f_locals.get("optimizer_cfg")
-        if isinstance(cfg, dict) and "type" in cfg:
-            from mmengine.registry import OPTIMIZERS
-
-            hint = did_you_mean(str(cfg["type"]), OPTIMIZERS.module_dict)
-            return f"The config asks for the unknown optimizer {cfg['type']!r}{hint}"
-    return None
-
-
-def _explain_built(error: BaseException) -> str | None:
-    """Explain what a class of the config, or its data loader, says of its arguments."""
-    if not isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):
-        return None
-    frames = _frames(error)
-    if not frames or frames[-1].f_code.co_filename.startswith(PACKAGE_FOLDER):
-        return None
-    last = frames[-1].f_code
-    if last.co_filename.endswith("torch/utils/data/dataloader.py"):
-        return f"A data loader of the config cannot be built: {first_line(error)}"
-    built = _being_constructed(error)
-    if built is None:
-        return None
-    name = getattr(built, "__name__", str(built))
-    reason = f"{type(error).__name__}: {first_line(error)}"
-    return (
-        f"{name} cannot be built with its arguments in the config: {reason} "
-        "(POLYNL_DEBUG=1 shows where)"
-    )
-
-
-def _explain_resumed_optimizer(error: BaseException) -> str | None:
-    """Explain what torch says of an optimizer's state that is not of this model."""
-    frames = _frames(error)
-    if not isinstance(error, (ValueError, KeyError, TypeError)) or not any(
-        frame.f_code.co_name == "load_state_dict"
-        and frame.f_code.co_filename.endswith(OPTIMIZER_FILES)
-        for frame in frames
-    ):
-        return None
-    return (
-        "The checkpoint cannot be resumed: its optimizer or schedule is not of this "
-        f"config ({first_line(error)}); to start from its weights alone, use "
-        "--cfg-options load_from=CHECKPOINT without --resume."
-    )
-
-
-def _explain_head(error: BaseException) -> str | None:
-    """Explain a classifier that is not as wide as the features it gets."""
-    found = isinstance(error, RuntimeError) and BAD_PRODUCT.search(str(error))
-    if not found:
-        return None
-    for frame in _frames(error):
-        head = frame.f_locals.get("self")
-        if type(head).__module__.startswith("mmaction.models.heads"):
-            return (
-                f"{type(head).__name__} was built with in_channels={found[2]}, but the "
-                f"backbone gives {found[1]} channels; set model.cls_head.in_channels="
-                f"{found[1]}."
-            )
-    return None
-
-
-def _explain_weights(error: BaseException) -> str | None:
-    """Explain a network that loads pretrained weights even where it is given none."""
-    if not isinstance(error, (TypeError, AttributeError)):
-        return None
-    for frame in _frames(error):
-        network = frame.f_locals.get("self")
-        if (
-            frame.f_code.co_name == "init_weights"
-            and getattr(network, "pretrained", "") is None
-        ):
-            return (
-                f"{type(network).__name__} loads pretrained weights in any case, and "
-                "its config has pretrained=None; give it an address or a file, such as "
-                "model.backbone.pretrained=torchvision://resnet50."
-            )
-    return None
-
-
-def _explain_missing_package(error: BaseException) -> str | None:
-    if isinstance(error, ImportError) and "pip install" in str(error):
-        return f"What the config asks for needs a package: {first_line(error)}"
     return None
 
 
@@ -433,7 +280,7 @@ def _explain_path(error: BaseException) -> str | None:
             f"{error.filename} cannot be read or written ({error.strerror}); give "
             "another path."
         )
-    for link in _chain(error):
+    for link in chain(error):
         if isinstance(link, OSError) and link.errno in DISK_FULL:
             where = (
                 f"{link.filename} cannot be written"

@@ -17,11 +17,12 @@ def install() -> None:
     # Imported here, because they need what check_requirements() looks for.
     import torch
 
-    from polynl_mm.atomic_files import install_atomic_files
     from polynl_mm.stack import (
         bfloat16,  # noqa: F401  (registers its optimizer wrapper)
         resumable,  # noqa: F401  (registers its hooks)
     )
+    from polynl_mm.stack.atomic_writes import install_atomic_writes
+    from polynl_mm.stack.explained_errors import explain_errors_of_stack
     from polynl_mm.stack.missing_drn import supply_missing_drn
     from polynl_mm.stack.operation_counters import count_all_products
     from polynl_mm.stack.safe_checkpoints import install_safe_loading
@@ -31,5 +32,6 @@ def install() -> None:
 
     supply_missing_drn()
     install_safe_loading()
-    install_atomic_files()
+    install_atomic_writes()
+    explain_errors_of_stack()
     count_all_products()

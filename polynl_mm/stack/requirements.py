@@ -1,6 +1,8 @@
 """Says in one sentence what the installed stack lacks, and the command that mends it.
 
-Nothing heavy is imported: versions come from the installed packages' metadata.
+Mends: mmaction2 and mmengine declare no requirement on some of what they import, and
+fail, at their import or in the middle of a run, with an error that does not name it.
+Nothing heavy is imported here: versions come from the installed packages' metadata.
 """
 
 from importlib import metadata

@@ -1,4 +1,8 @@
-"""Every trainable parameter in TSM's optimizer."""
+"""Every trainable parameter in TSM's optimizer.
+
+Mends: ``TSMOptimWrapperConstructor`` of mmaction2 1.2.0 leaves out parameters whose
+modules it does not know, such as a plugin's.
+"""
 
 import functools
 from typing import Any

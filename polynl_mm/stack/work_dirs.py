@@ -1,4 +1,8 @@
-"""One run in a work dir at a time, and a word where an earlier one was there."""
+"""One run in a work dir at a time, and a word where an earlier one was there.
+
+Mends: MMEngine lets two runs write into one folder, where each overwrites what the
+other resumes from, and a new run begin among an old one's checkpoints without a word.
+"""
 
 import fcntl
 import logging

@@ -14,7 +14,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
-from polynl_mm.atomic_files import AtomicLocalBackend, renamed_when_complete
+from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.stack.atomic_writes import AtomicLocalBackend
 from polynl_mm.stack.resumable import (
     EpochSeedHook,
     check_resumable,
