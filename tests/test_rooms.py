@@ -28,6 +28,7 @@ ROOMS |= {
     "analysis.cost": (*BELOW_ANALYSIS, "analysis", "analysis.accuracy"),
 }
 ROOMS["experiments"] = (*ROOMS,)
+ROOMS["commands"] = (*ROOMS,)
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

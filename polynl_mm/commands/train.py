@@ -1,0 +1,186 @@
+"""Train a recognizer: ``python tools/train.py CONFIG [--work-dir DIR] ...``."""
+
+import argparse
+
+from mmengine.device import get_device
+from mmengine.logging import print_log
+
+from polynl_mm.datasets.annotations import check_datasets
+from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
+from polynl_mm.recognizers.command_line import add_run_options, parse_run
+from polynl_mm.recognizers.config_values import check_values
+from polynl_mm.recognizers.configs import (
+    add_hook,
+    build_runner,
+    expect_checkpoint,
+    load_config,
+    set_work_dir,
+)
+from polynl_mm.stack import (
+    require_mmaction2,
+    testing_views,  # noqa: F401  (registers its hook)
+)
+from polynl_mm.stack.process_group import process_group
+from polynl_mm.stack.resumable import find_checkpoint_to_resume, make_resumable
+from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+from polynl_mm.stack.work_dirs import hold_work_dir
+from polynl_mm.user_errors import UserError, user_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv (list[str] | None): The arguments; default those of the process.
+
+    Returns:
+        argparse.Namespace: One attribute per option.
+    """
+    parser = argparse.ArgumentParser(description="Train a recognizer.")
+    parser.add_argument("config", help="config file, or mmaction::recognition/...")
+    parser.add_argument("--work-dir", help="where logs and checkpoints go")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from this checkpoint, or from the last one in the work dir",
+    )
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="train in mixed precision (on CPUs: bfloat16)",
+    )
+    parser.add_argument(
+        "--no-validate", action="store_true", help="do not evaluate while training"
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by batch size, as the config defines",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="random seed; wins over the config's, makes --resume exact",
+    )
+    parser.add_argument(
+        "--diff-rank-seed",
+        action="store_true",
+        help="give the processes seeds of their own from the start",
+    )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="use deterministic algorithms only (slower)",
+    )
+    add_run_options(parser)
+    return parse_run(parser, argv)
+
+
+def merge_args(cfg, args: argparse.Namespace) -> None:
+    """Merge the command line into the config, in place.
+
+    Args:
+        cfg (mmengine.Config): The config of the run.
+        args (argparse.Namespace): From :func:`parse_args`.
+
+    Raises:
+        UserError: If an option does not fit the config or the machine.
+    """
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args.work_dir, args.config)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        _use_amp(cfg)
+    if args.auto_scale_lr:
+        if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
+            raise UserError(
+                f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in "
+                f"{args.config}: the batch size that its learning rate is for."
+            )
+        cfg.auto_scale_lr.enable = True
+    randomness = dict(cfg.get("randomness") or {"seed": None})
+    if args.seed is not None:
+        randomness["seed"] = args.seed
+    for flag in ("diff_rank_seed", "deterministic"):
+        if getattr(args, flag):
+            randomness[flag] = True
+    cfg.randomness = randomness
+
+
+def set_start(cfg, args: argparse.Namespace) -> None:
+    """Decide what the run starts from: nothing, other weights, or where it stopped.
+
+    Args:
+        cfg (mmengine.Config): Changed in place.
+        args (argparse.Namespace): From :func:`parse_args`.
+
+    Raises:
+        CheckpointError: If the checkpoint does not exist.
+    """
+    resume_from = args.resume
+    if args.resume == "auto" or (cfg.get("resume") and not cfg.get("load_from")):
+        resume_from = find_checkpoint_to_resume(cfg.work_dir)
+        if resume_from is None:
+            cfg.resume = False
+            print_log(
+                f"There is no checkpoint in {cfg.work_dir} to resume from: training "
+                "starts at the beginning.",
+                logger="current",
+            )
+    if resume_from is not None:
+        cfg.resume = True
+        expect_checkpoint(cfg, args.config, resume_from, complete=True)
+    elif cfg.get("load_from"):
+        expect_checkpoint(
+            cfg, args.config, cfg.load_from, complete=bool(cfg.get("resume"))
+        )
+
+
+def _use_amp(cfg) -> None:
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise UserError(
+            "--amp works with optim_wrapper.type OptimWrapper or AmpOptimWrapper, but "
+            f"the config has {kind}."
+        )
+    if get_device() == "cpu":
+        for key in ("dtype", "loss_scale", "use_fsdp"):  # of AmpOptimWrapper
+            cfg.optim_wrapper.pop(key, None)
+        cfg.optim_wrapper.type = "Bfloat16OptimWrapper"
+        cfg.optim_wrapper["_scope_"] = "mmengine"
+        return
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train.
+
+    Args:
+        argv (list[str] | None): The command line; default that of the process.
+    """
+    args = parse_args(argv)
+    with user_errors():
+        require_mmaction2()
+        if args.trust_checkpoint:
+            trust_checkpoints()
+        cfg = load_config(args.config, args.cfg_options)
+        merge_args(cfg, args)
+        if not cfg.get("train_dataloader"):
+            raise UserError(f"{args.config} has no train_dataloader to train with.")
+        check_values(cfg)
+        set_start(cfg, args)
+        hold_work_dir(cfg.work_dir, resumes=bool(cfg.get("resume")))
+        make_resumable(cfg)
+        add_hook(cfg, "SomethingToTrainHook")
+        if args.accelerate_non_local:
+            add_hook(cfg, "AccelerateNonLocalHook")
+        if cfg.get("val_cfg"):
+            add_hook(cfg, "BoundedViewsHook")
+        check_datasets(cfg, ("train", "val"))
+        stop_at_bad_videos(cfg)
+        with process_group(cfg, args.launcher):
+            build_runner(cfg).train()
