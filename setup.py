@@ -36,6 +36,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["polynl_mm", "polynl_mm.*"]),
+    # .mim holds links to configs/, tools/ and the model index: as files in an install.
+    package_data={"polynl_mm": [".mim/model-index.yml", ".mim/*/**/*"]},
+    entry_points={"console_scripts": ["polynl-mm = polynl_mm.__main__:main"]},
     install_requires=read_requirements("runtime"),
     extras_require={
         "stack": read_requirements("stack"),

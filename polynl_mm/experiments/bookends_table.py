@@ -13,6 +13,7 @@ from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.datasets.bookends import generate_bookends
 from polynl_mm.experiments.page_tables import write_table
 from polynl_mm.experiments.quickstart import FULL, PROCESSES, Size, measure_model, train
+from polynl_mm.installation import CARRIED
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
 
@@ -148,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         todo = [(seed, block) for seed in args.seeds for block in blocks]
         for seed, block in tqdm(todo, desc="Bookends runs", unit="run"):
             results[block].append(run_once(block, seed, FULL, args.work_dir))
-        costs = {block: measure_model(ROOT / PATTERN.format(block)) for block in blocks}
+        costs = {
+            block: measure_model(CARRIED / PATTERN.format(block)) for block in blocks
+        }
         table = format_results(results, costs)
         write_table(table, args.page)
         write_json(

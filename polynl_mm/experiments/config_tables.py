@@ -20,15 +20,14 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from tqdm import tqdm
 
-from polynl_mm.analysis.accuracy.runs import ROOT
 from polynl_mm.analysis.cost.operations import count_recognizer_cost
 from polynl_mm.experiments.page_tables import END, START, write_table
+from polynl_mm.installation import CONFIGS
 from polynl_mm.plugins import Plugin
 from polynl_mm.recognizers.configs import find_config, load_config
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
 
-CONFIGS = ROOT / "configs"
 COMMAND = "python tools/analysis_tools/config_tables.py"
 # What MMAction2 trained that stands nearest to a folder's experiments.
 PUBLISHED = {

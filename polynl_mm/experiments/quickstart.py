@@ -25,6 +25,7 @@ from polynl_mm.atomic_files import (
     write_json,
 )
 from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
+from polynl_mm.installation import CARRIED, TOOLS
 from polynl_mm.user_errors import user_errors
 
 CONFIGS = {
@@ -196,7 +197,7 @@ def train(
         list[dict]: What MMEngine recorded, of training and validation.
     """
     print(f"Training {title} ({config})", flush=True)
-    command = ["bash", "tools/dist_train.sh", config, str(PROCESSES), *extra]
+    command = ["bash", str(TOOLS / "dist_train.sh"), config, str(PROCESSES), *extra]
     command += ["--work-dir", str(run), "--seed", str(seed), *config_options(size)]
     reporter = EpochReporter(run, title, size.epochs)
     run_tool(command, run.with_name(f"{run.name}_train.log"), reporter)
@@ -225,12 +226,18 @@ def train_and_test(
     # flatter both models.
     checkpoint = run / f"epoch_{size.epochs}.pth"
     metrics = run / "metrics.json"
-    test = ["bash", "tools/dist_test.sh", config, str(checkpoint), str(PROCESSES)]
+    test = [
+        "bash",
+        str(TOOLS / "dist_test.sh"),
+        config,
+        str(checkpoint),
+        str(PROCESSES),
+    ]
     test += ["--work-dir", str(run / "test"), "--metrics", str(metrics)]
     run_tool([*test, *config_options(size)], work_dir / f"{name}_test.log")
     result = {
         "top1": json.loads(metrics.read_text(encoding="utf-8"))["acc/top1"],
-        **measure_model(ROOT / config),
+        **measure_model(CARRIED / config),
         "seconds_per_epoch": seconds_per_epoch(records),
         "checkpoint": str(checkpoint),
     }

@@ -3,23 +3,23 @@
 import inspect
 import traceback
 from argparse import ArgumentError
-from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from polynl_mm.installation import CARRIED, CONFIGS
 from polynl_mm.recognizers.config_variables import check_child_variables, set_variables
 from polynl_mm.recognizers.model_match import CheckpointMatchHook
 from polynl_mm.stack.bfloat16 import accept_bfloat16_scores
 from polynl_mm.stack.byte_order_marks import ignore_byte_order_marks
+from polynl_mm.stack.package_configs import configs_of
 from polynl_mm.stack.quiet_stack import quieten_stack
 from polynl_mm.stack.safe_checkpoints import check_exists
 from polynl_mm.stack.visualization import replace_visualization_hook
 from polynl_mm.user_errors import UserError, did_you_mean, first_line, nearest
 
-REPO_ROOT = Path(__file__).resolve().parents[2]
 CONFIG_SUFFIXES = (".py", ".yml", ".yaml", ".json")
 # Read by the Runner from its config, beside its own arguments.
 RUNNER_KEYS = {
@@ -57,8 +57,9 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config file and merge the command line's options into it.
 
     Args:
-        path (str): A file, relative to the current folder or else to the repository;
-            or ``mmaction::recognition/...``, a config of an installed package.
+        path (str): A file, relative to the current folder or else to what the package
+            carries (``configs/...``); or ``polynl_mm::slowonly/...`` and
+            ``mmaction::recognition/...``, a config of an installed package.
         options (dict | None): ``{"a.b.c": value}``, as ``--cfg-options`` gives.
 
     Returns:
@@ -127,10 +128,10 @@ def find_config(path: str) -> Path:
     """
     if "::" in path:
         return _packaged_config(path)
-    for candidate in (Path(path).expanduser(), REPO_ROOT / path):
+    for candidate in (Path(path).expanduser(), CARRIED / path):
         if candidate.is_file():
             return candidate
-    shown = _nearest_files(path, [Path.cwd() / "configs", REPO_ROOT / "configs"])
+    shown = _nearest_files(path, [Path.cwd() / "configs", CONFIGS])
     raise UserError(f"The config {path} does not exist{shown}")
 
 
@@ -270,10 +271,12 @@ def _place_in_config(error: Exception) -> str | None:
 
 def _packaged_config(path: str) -> Path:
     package, _, name = path.partition("::")
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"{path} names the package {package}, which is not installed.")
-    root = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
+    root = configs_of(package)
+    if root is None:
+        raise UserError(
+            f"{path} names the package {package}, which is not installed or carries "
+            "no configs."
+        )
     file = root / (name if name.endswith(".py") else f"{name}.py")
     if file.is_file():
         return file

@@ -25,6 +25,7 @@ def install() -> None:
     from polynl_mm.stack.explained_errors import explain_errors_of_stack
     from polynl_mm.stack.missing_drn import supply_missing_drn
     from polynl_mm.stack.operation_counters import count_all_products
+    from polynl_mm.stack.package_configs import find_configs_by_name
     from polynl_mm.stack.safe_checkpoints import install_safe_loading
 
     if torch.distributed.is_available():
@@ -34,4 +35,5 @@ def install() -> None:
     install_safe_loading()
     install_atomic_writes()
     explain_errors_of_stack()
+    find_configs_by_name()
     count_all_products()

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from polynl_mm.installation import home
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = home()
 # A training of 10^6 iterations, each recorded, has 200 MB.
 MOST_LOG_BYTES = 2**29
 MOST_NAMES = 1000

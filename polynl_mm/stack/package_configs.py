@@ -1,0 +1,49 @@
+"""Configs of installed packages, ``polynl_mm::...`` among them, as a ``_base_``.
+
+Mends: MMEngine 0.10.7 knows a fixed list of packages, and for each inherited
+``mmaction::`` file imports pkg_resources, which setuptools no longer has from version
+81 on, and reads every metafile of the package, seconds for a file whose place its name
+says. What is not found at that place goes MMEngine's way.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.config import utils as config_utils
+
+PACKAGE = "polynl_mm"
+
+
+def configs_of(package: str) -> Path | None:
+    """Return the folder of a package's configs.
+
+    Args:
+        package (str): An importable name, such as ``mmaction``.
+
+    Returns:
+        Path | None: None where there is no such package, or it carries none.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
+    return folder if folder.is_dir() else None
+
+
+def find_configs_by_name() -> None:
+    """Have MMEngine look where a config's name says; safe to call again."""
+    config_utils.MODULE2PACKAGE.setdefault(PACKAGE, PACKAGE)
+    original = Config._get_cfg_path
+    if original.__name__ == "get_cfg_path":
+        return
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, found, name = cfg_path.partition("::")
+        folder = configs_of(package) if found else None
+        if folder is None or not (folder / name).is_file():
+            return original(cfg_path, filename)
+        # Ours are in no scope of their own: what they register is in the root.
+        return str(folder / name), None if package == PACKAGE else package
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
