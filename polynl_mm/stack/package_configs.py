@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
 
 PACKAGE = "polynl_mm"
@@ -24,10 +25,9 @@ def configs_of(package: str) -> Path | None:
     Returns:
         Path | None: None where there is no such package, or it carries none.
     """
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    if not _is_installed(package):
         return None
-    folder = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
+    folder = Path(_folder_of(package)) / ".mim" / "configs"
     return folder if folder.is_dir() else None
 
 
@@ -47,3 +47,21 @@ def find_configs_by_name() -> None:
         return str(folder / name), None if package == PACKAGE else package
 
     Config._get_cfg_path = staticmethod(get_cfg_path)
+    # For configs that import their bases, too.
+    config_module.is_installed = _is_installed
+    config_module.get_installed_path = _folder_of
+
+
+def _is_installed(package: str) -> bool:
+    spec = find_spec(_module_of(package))
+    return spec is not None and bool(spec.submodule_search_locations)
+
+
+def _folder_of(package: str) -> str:
+    return find_spec(_module_of(package)).submodule_search_locations[0]
+
+
+def _module_of(package: str) -> str:
+    """Return the module of a distribution: mmaction for mmaction2."""
+    names = {name: module for module, name in config_utils.MODULE2PACKAGE.items()}
+    return names.get(package, package)

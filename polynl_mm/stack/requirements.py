@@ -133,13 +133,6 @@ def _check_mmaction() -> None:
             "mmaction2 imports importlib_metadata, which is not installed: "
             "pip install importlib_metadata"
         )
-    # The forks read `mmaction::` configs without pkg_resources.
-    name, _ = _provider_of("mmengine")
-    if name in ("mmengine", "mmengine-lite") and find_spec("pkg_resources") is None:
-        raise ImportError(
-            f"{name} needs pkg_resources, which setuptools no longer has from "
-            'version 81 on: pip install "setuptools<81"'
-        )
 
 
 def _provider_of(module: str) -> tuple[str, Version | None]:

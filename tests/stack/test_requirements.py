@@ -54,7 +54,6 @@ def import_with(folder: Path, **versions: str | None) -> str:
         ({"mmcv": "1.7.0"}, "mmcv-lite >= .*, but 1.7.0"),
         ({"mmaction": "0.24.0"}, "mmaction2 >= 1.2, < 1.3, but 0.24.0"),
         ({"importlib_metadata": ...}, "pip install importlib_metadata"),
-        ({}, 'pkg_resources.*pip install "setuptools<81"'),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -73,12 +72,6 @@ def test_fork_of_mmcv_is_to_be_replaced(tmp_path, monkeypatch):
     last = import_with(tmp_path / "site", **(PIECES | {"mmcv": "2.3.6"}))
     assert "onedl-mmcv >=" in last and "2.3.6 is installed" in last
     assert last.endswith('pip uninstall onedl-mmcv, and pip install "mmcv-lite==2.1.0"')
-
-
-def test_mmengine_lite_needs_pkg_resources_too(tmp_path, monkeypatch):
-    monkeypatch.setitem(DISTRIBUTIONS, "mmengine", "mmengine-lite")
-    last = import_with(tmp_path / "site", **PIECES)
-    assert last.startswith("ImportError: mmengine-lite needs pkg_resources")
 
 
 def test_this_environment_is_fit():
