@@ -44,6 +44,7 @@ setup(
         "stack": read_requirements("stack"),
         "data": read_requirements("data"),
         "deployment": read_requirements("deployment"),
+        "docs": read_requirements("docs"),
         "tests": read_requirements("tests"),
     },
     keywords=["video", "action recognition", "non-local", "attention", "openmmlab"],

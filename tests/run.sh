@@ -7,7 +7,7 @@
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tools/setup_env.sh"
-set_up_environment data deployment tests
+set_up_environment data deployment docs tests
 # pytest finds tests and options from here; paths among the arguments are relative to it.
 cd "$ROOT"
 "$PYTHON" -m ruff check .
