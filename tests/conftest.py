@@ -151,3 +151,19 @@ def tool():
         return module
 
     return load
+
+
+@pytest.fixture
+def workers(monkeypatch) -> list:
+    """The isolated processes that a test starts."""
+    from polynl_mm.datasets.preparation import isolated_workers
+
+    started = []
+
+    class Counted(isolated_workers._Worker):
+        def __init__(self, function):
+            super().__init__(function)
+            started.append(self)
+
+    monkeypatch.setattr(isolated_workers, "_Worker", Counted)
+    return started

@@ -13,7 +13,10 @@ from polynl_mm.analysis.cost.benchmark import (
     write_results,
 )
 from polynl_mm.atomic_files import expect_outputs
+from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
+
+COUNTS = ("channels", "clip_lengths", "size", "batch", "repeats", "threads")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with user_errors():
         expect_outputs(folders={"--out": args.out})
+        check_counts(args, COUNTS)
         for name in args.subjects:
             if name not in SUBJECTS:
                 hint = did_you_mean(name, SUBJECTS) or f"; known: {', '.join(SUBJECTS)}"

@@ -9,6 +9,29 @@ from polynl_mm.analysis.cost.compare import (
     compare_training,
     measure_quadratic_modes,
 )
+from polynl_mm.recognizers.command_line import check_counts
+from polynl_mm.user_errors import user_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv (list[str] | None): The arguments; default those of the process.
+
+    Returns:
+        argparse.Namespace: One attribute per option.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of torch"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=7, help="how often each is timed, in turns"
+    )
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,14 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv (list[str] | None): The command line; default that of the process.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    for table in (
-        compare_forward(args.repeats),
-        compare_training(args.repeats),
-        measure_quadratic_modes(),
-    ):
-        print(f"{table}\n", flush=True)
+    args = parse_args(argv)
+    with user_errors():
+        check_counts(args, ("threads", "repeats"))
+        torch.set_num_threads(args.threads)
+        for table in (
+            compare_forward(args.repeats),
+            compare_training(args.repeats),
+            measure_quadratic_modes(),
+        ):
+            print(f"{table}\n", flush=True)

@@ -71,7 +71,7 @@ def check_options(args: argparse.Namespace, num_classes: int) -> None:
         num_classes (int): How many classes the results have.
 
     Raises:
-        UserError: If a class or a colour map does not exist.
+        UserError: If a class or a colour map does not exist, or a number is negative.
     """
     import matplotlib
 
@@ -80,6 +80,10 @@ def check_options(args: argparse.Namespace, num_classes: int) -> None:
         raise UserError(f"--cmap: matplotlib has no {args.cmap!r}{hint}")
     if not args.out.lower().endswith((".png", ".pdf", ".svg")):
         raise UserError(f"--out takes a .png, .pdf or .svg file, not {args.out}.")
+    if args.most_confused < 0:
+        raise UserError(
+            f"--most-confused is a whole number from 0, not {args.most_confused}."
+        )
     for label in args.target_classes or []:
         if not 0 <= label < num_classes:
             raise UserError(

@@ -5,7 +5,7 @@ import argparse
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.convert.non_local_to_polynl import convert, describe_plugins
 from polynl_mm.recognizers.building import build_recognizer
-from polynl_mm.recognizers.command_line import add_config_options
+from polynl_mm.recognizers.command_line import add_config_options, check_config_options
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.state_dicts import read_state_dict, write_checkpoint
 from polynl_mm.stack import require_mmaction2
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with user_errors():
         expect_outputs({"target": args.target})
+        check_config_options(args)
         if args.trust_checkpoint:
             trust_checkpoints()
         model = None

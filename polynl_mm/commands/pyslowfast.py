@@ -8,7 +8,7 @@ from polynl_mm.atomic_files import expect_outputs, renamed_when_complete
 from polynl_mm.convert.pyslowfast import convert_weights, fit_weights, read_pyslowfast
 from polynl_mm.convert.pyslowfast_model import describe_model
 from polynl_mm.recognizers.building import build_recognizer
-from polynl_mm.recognizers.command_line import add_config_options
+from polynl_mm.recognizers.command_line import add_config_options, check_config_options
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.state_dicts import write_checkpoint
 from polynl_mm.stack import require_mmaction2
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     with user_errors():
         expect_outputs({"target": args.target, "--model-config": args.model_config})
         require_mmaction2()
+        check_config_options(args)
         if args.trust_checkpoint:
             trust_checkpoints()
         if args.model_config and not args.model_config.endswith(".py"):

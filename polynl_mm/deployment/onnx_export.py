@@ -179,8 +179,8 @@ def export_onnx(
         list[Check]: The comparisons in onnxruntime, each within 1e-4.
 
     Raises:
-        UserError: If the model cannot be exported, or the file's outputs differ; no
-            file is left then.
+        UserError: If the model cannot be exported, or not with this ``opset``, or the
+            file's outputs differ; no file is left then.
         ImportError: If a package is missing.
     """
     require_packages()
@@ -201,6 +201,7 @@ def export_onnx(
                 f"The model cannot be exported to ONNX with views of {tuple(shape)}: "
                 f"{reason}."
             ) from error
+        _check_opset(program, opset)
         target = Path(target)
         with renamed_when_complete(target) as partial:
             program.save(str(partial), external_data=False)
@@ -227,6 +228,17 @@ def _export(scores: nn.Module, views: Tensor, opset: int | None):
             dynamic_shapes=({0: batch, 1: count},),
             opset_version=opset,
             verbose=False,
+        )
+
+
+def _check_opset(program, opset: int | None) -> None:
+    """Refuse a version that the exporter silently did not give."""
+    written = program.model.opset_imports.get("")
+    if opset is not None and written != opset:
+        raise UserError(
+            f"--opset {opset}: torch cannot write this model with version {opset} of "
+            f"ONNX's operators, and would write {written}; leave --opset out, or give "
+            f"{written}."
         )
 
 

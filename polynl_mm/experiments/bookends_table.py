@@ -11,7 +11,7 @@ from tqdm import tqdm
 from polynl_mm.analysis.accuracy.runs import ROOT, accuracy_curve, seconds_per_epoch
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.datasets.bookends import generate_bookends
-from polynl_mm.experiments.page_tables import write_table
+from polynl_mm.experiments.page_tables import check_page, write_table
 from polynl_mm.experiments.quickstart import FULL, PROCESSES, Size, measure_model, train
 from polynl_mm.installation import CARRIED
 from polynl_mm.text_files import parse_json, read_text
@@ -142,11 +142,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise UserError(
                     f"--blocks: there is no {name!r}{did_you_mean(name, by_name)}"
                 )
-        blocks = [by_name[name] for name in args.blocks]
+        check_page(args.page)  # before hours of training
+        # What is named twice is one run all the same.
+        blocks = list(dict.fromkeys(by_name[name] for name in args.blocks))
+        seeds = list(dict.fromkeys(args.seeds))
         generate_bookends(ROOT / FULL.data, FULL.parameters, jobs=PROCESSES)
         results: dict[str, list[dict]] = {block: [] for block in blocks}
         # Seed by seed, so that a run cut short has something of every block.
-        todo = [(seed, block) for seed in args.seeds for block in blocks]
+        todo = [(seed, block) for seed in seeds for block in blocks]
         for seed, block in tqdm(todo, desc="Bookends runs", unit="run"):
             results[block].append(run_once(block, seed, FULL, args.work_dir))
         costs = {

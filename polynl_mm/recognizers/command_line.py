@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from polynl_mm.recognizers.configs import CfgOptions
 from polynl_mm.stack.process_group import LAUNCHERS
 from polynl_mm.stack.safe_checkpoints import TRUST_OPTION
+from polynl_mm.user_errors import UserError
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,19 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="load checkpoints without the safety check: they may then run any code",
     )
+
+
+def check_config_options(args: argparse.Namespace) -> None:
+    """Check the options of a tool that may go without a config.
+
+    Args:
+        args (argparse.Namespace): With ``config``, :func:`add_config_options`.
+
+    Raises:
+        UserError: If there are changes of a config but none to change.
+    """
+    if args.cfg_options and not args.config:
+        raise UserError("--cfg-options changes the config of --config; give that, too.")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -60,3 +74,21 @@ def parse_run(
     args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Check options that count something, of which there must be one at least.
+
+    Args:
+        args (argparse.Namespace): The command line.
+        names (Sequence[str]): Attributes: numbers, lists of them, or None.
+
+    Raises:
+        UserError: If a number is less than 1.
+    """
+    for name in names:
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value < 1:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} is a whole number from 1, not {value}.")

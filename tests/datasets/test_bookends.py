@@ -56,6 +56,27 @@ def small(tmp_path_factory):
     return generate_bookends(tmp_path_factory.mktemp("bookends") / "small", SMALL)
 
 
+def test_colours_and_jobs_of_the_command_line(tmp_path, monkeypatch):
+    workers, pool = [], bookends.ProcessPoolExecutor
+
+    def count(jobs, **options):
+        workers.append(jobs)
+        return pool(jobs, **options)
+
+    monkeypatch.setattr(bookends, "ProcessPoolExecutor", count)
+    size = ["--train", "4", "--val", "2", "--frames", "4", "--size", "32", "--gap", "0"]
+    colours = ["--colours", "magenta", "yellow"]
+    for jobs in (1, 2):
+        root = tmp_path / str(jobs)
+        bookends.main([str(root), *size, *colours, "--jobs", str(jobs)])
+        videos = sorted(root.glob("*/*.mp4"))
+        ends = [
+            nearest_colour(decode(video)[end]) for video in videos for end in (0, 3)
+        ]
+        assert len(videos) == 6 and set(ends) == {"magenta", "yellow"}
+    assert workers == [2], "one job needs no pool"
+
+
 @pytest.mark.parametrize("num_colours", [2, 3, 4, 8])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_no_marginal_gives_the_label_away(num_colours, split):

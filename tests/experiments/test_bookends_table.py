@@ -5,6 +5,7 @@ import json
 import pytest
 
 from polynl_mm.experiments import bookends_table as table
+from polynl_mm.experiments.page_tables import END, START
 from polynl_mm.experiments.quickstart import FULL, ROOT
 from polynl_mm.user_errors import UserError
 
@@ -41,3 +42,57 @@ def test_damaged_result_is_named(tmp_path):
     done.write_text('{"top1"')
     with pytest.raises(UserError, match=r"seed_0\.json is no JSON; delete it"):
         table.run_once("", 0, FULL, tmp_path)
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Replace data, training and counting; return the runs that were asked for."""
+    asked = []
+
+    def train(config, title, size, run, seed, *_):
+        asked.append((config, seed, run))
+        return []
+
+    monkeypatch.setattr(table, "generate_bookends", lambda *_, **__: None)
+    monkeypatch.setattr(table, "train", train)
+    monkeypatch.setattr(table, "accuracy_curve", lambda _: [0.5, 0.75])
+    monkeypatch.setattr(table, "seconds_per_epoch", lambda _: 8.0)
+    monkeypatch.setattr(table, "measure_model", lambda _: COST)
+    return asked
+
+
+def test_blocks_seeds_and_page(pretend, tmp_path):
+    page, work = tmp_path / "page.md", tmp_path / "w"
+    page.write_text(f"before\n{START}\n{END}\n")
+    options = ["--work-dir", str(work), "--page", str(page)]
+    # Twice the same is once.
+    options += ["--blocks", "no_plugin", "polynl", "polynl", "--seeds", "4", "7", "4"]
+    table.main(options)
+    assert pretend == [
+        (table.PATTERN.format(block), seed, work / name / f"seed_{seed}")
+        for seed in (4, 7)
+        for block, name in (("", "no_plugin"), ("-polynl", "polynl"))
+    ]
+    rows = page.read_text().splitlines()[4:-1]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| no plugin", "2", "75.0 ± 0.0"],
+        ["| PolyNL3d", "2", "75.0 ± 0.0"],
+    ]
+    assert page.read_text().startswith(f"before\n{START}\n| block")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--blocks", "polynll"], "there is no 'polynll'; did you mean 'polynl'"),
+        (["--page", "{}/no.md"], "no.md cannot be read: No such file"),
+        (["--page", "{}/bare.md"], "bare.md needs the lines"),
+    ],
+)
+def test_mistakes_are_said_before_training(
+    pretend, tmp_path, capsys, options, sentence
+):
+    (tmp_path / "bare.md").touch()
+    with pytest.raises(SystemExit):
+        table.main([option.format(tmp_path) for option in options])
+    assert sentence in capsys.readouterr().err and not pretend

@@ -97,6 +97,21 @@ def test_confusion_matrix_of_four_hundred_classes(tool, tmp_path):
     assert lit.mean() < 0.02
 
 
+def test_title_and_pairs_of_the_confusion_matrix(tool, dump, labels, tmp_path, capsys):
+    main, picture = tool("analysis_tools/confusion_matrix").main, tmp_path / "m.svg"
+    options = ["--label-file", str(labels), "--out", str(picture)]
+    main([str(dump), *options, "--title", "Three classes", "--most-confused", "2"])
+    # matplotlib writes every text into a comment.
+    assert "<!-- Three classes -->" in picture.read_text()
+    assert "<!-- rowing a boat -->" in picture.read_text()
+    pairs = [line for line in capsys.readouterr().out.splitlines() if " -> " in line]
+    assert len(pairs) == 2
+    main([str(dump), *options, "--most-confused", "0"])
+    assert "<!-- Three classes -->" not in picture.read_text()
+    said = capsys.readouterr().out
+    assert " -> " not in said and "Most confused" not in said
+
+
 def test_per_class_accuracy(tool, dump, labels, tmp_path, capsys):
     main = tool("analysis_tools/per_class_accuracy").main
     main(
@@ -121,6 +136,33 @@ def test_per_class_accuracy(tool, dump, labels, tmp_path, capsys):
     written = json.loads((tmp_path / "c.json").read_text())
     assert written["mean1"] == pytest.approx(np.mean(shares))
     assert [row["name"] for row in written["classes"]] != [row["name"] for row in rows]
+
+
+def test_names_of_classes(tool, dump, labels, capsys):
+    main = tool("analysis_tools/per_class_accuracy").main
+    names = labels.read_text().splitlines()
+    for options, shown in ([], False), (["--label-file", str(labels)], True):
+        main([str(dump), *options])
+        said = capsys.readouterr().out
+        assert [name in said for name in names] == [shown] * 3
+
+
+def test_scores_are_turned_into_probabilities(tool, tmp_path, capsys):
+    """Of logits of another scale, one test outvotes the other."""
+    loud = write_dump(tmp_path / "loud.pkl", [[90.0, 0.0], [0.0, 90.0]], [1, 1])
+    quiet = write_dump(tmp_path / "quiet.pkl", [[0.0, 9.0], [0.0, 9.0]], [1, 1])
+    main, fused = tool("analysis_tools/report_accuracy").main, tmp_path / "f.pkl"
+    options = ["--preds", str(loud), str(quiet), "--dump", str(fused)]
+    options += ["--coefficients", "1", "2", "--metrics", str(tmp_path / "m.json")]
+    main(options)
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    tops = {name: accuracies["top1"] for name, accuracies in metrics.items()}
+    assert tops == {str(loud): 0.5, str(quiet): 1.0, "fused": 0.5}
+    np.testing.assert_allclose(read_results(fused).scores, [[90, 18], [0, 108]])
+    assert "fused, 2 samples: top-1 50.00 %" in capsys.readouterr().out
+    main([*options, "--apply-softmax"])
+    np.testing.assert_allclose(read_results(fused).scores, [[1, 2], [0, 3]], atol=1e-3)
+    assert "fused, 2 samples: top-1 100.00 %" in capsys.readouterr().out
 
 
 def test_fused_scores_can_be_read_again(tool, dump, tmp_path, capsys):
@@ -156,6 +198,13 @@ def test_curves_and_times(tool, tmp_path, capsys):
     )
     assert "curves of loss, acc/top1 are in" in capsys.readouterr().out
     assert (tmp_path / "c.png").stat().st_size > 10_000
+    picture = tmp_path / "c.svg"
+    options = ["--keys", "time", "--over", "iter", "--title", "Two epochs"]
+    main(["plot_curve", run, *options, "--out", str(picture)])
+    assert "The curves of time are in" in capsys.readouterr().out
+    texts = picture.read_text()  # matplotlib writes every text into a comment
+    assert "<!-- Two epochs -->" in texts and "<!-- iteration -->" in texts
+    assert "<!-- time -->" in texts and "<!-- loss -->" not in texts
     main(["cal_train_time", run])
     assert "1.3750 s for an iteration" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -167,6 +216,8 @@ def test_mistakes(tool, dump, labels, refused, tmp_path):
     matrix = tool("analysis_tools/confusion_matrix").main
     assert "did you mean 'viridis'" in refused(matrix, dump, "--cmap", "viridus")
     assert ".png, .pdf or .svg" in refused(matrix, dump, "--out", "a.txt")
+    said = refused(matrix, dump, "--most-confused", "-1")
+    assert "--most-confused is a whole number from 0, not -1" in said
     assert "classes 0 to 2" in refused(matrix, dump, "--target-classes", "0", "3")
     labels.write_text("one\ntwo\n")
     assert "names 2" in refused(matrix, dump, "--labels", labels)

@@ -7,6 +7,7 @@ from pyslowfast_source import PySlowFast, randomize
 
 from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.recognizers.configs import load_config
+from polynl_mm.stack.safe_checkpoints import distrust_checkpoints
 
 NON_LOCAL = """
 model['backbone'].update(
@@ -98,7 +99,81 @@ def test_pyslowfast_weights_and_their_model(tool, tmp_path, capsys, refused):
     assert "writes a .py" in refused(main, source, target, "--model-config", "a.txt")
 
 
+def test_alpha_of_blocks_that_take_weights_over(tool, tiny_config, tmp_path):
+    save_model(tiny_config(tmp_path / "nl.py", extra=NON_LOCAL), tmp_path / "nl.pth")
+    main, start = tool("convert/non_local_to_polynl").main, tmp_path / "s.pth"
+    for options, alpha in ([], 0), (["--alpha", "0.25"], 0.25):
+        main([str(tmp_path / "nl.pth"), str(start), *options])
+        weights = torch.load(start, weights_only=True)["state_dict"]
+        assert weights["backbone.layer1.1.poly_nl.alpha"] == alpha
+
+
+def test_publishing_without_the_config(tool, tmp_path):
+    meta = dict(cfg="data_root = '/home/me'", epoch=3)
+    source = tmp_path / "epoch_3.pth"
+    torch.save({"state_dict": {"weight": torch.ones(1)}, "meta": meta}, source)
+    main, kept = tool("deployment/publish_model").main, {}
+    for name, options in ("with", []), ("without", ["--drop-config"]):
+        main([str(source), str(tmp_path / f"{name}.pth"), *options])
+        (published,) = tmp_path.glob(f"{name}_*.pth")
+        kept[name] = torch.load(published, weights_only=True)["meta"]
+    assert kept["with"]["cfg"] == meta["cfg"] and "cfg" not in kept["without"]
+    assert kept["without"]["epoch"] == 3
+
+
+@pytest.mark.parametrize("name", ["non_local_to_polynl", "pyslowfast"])
+def test_changes_of_no_config_are_refused(tool, refused, name):
+    change = ["--cfg-options", "model.cls_head.num_classes=3"]
+    said = refused(tool(f"convert/{name}").main, "a.pth", "b.pth", *change)
+    assert "--cfg-options changes the config of --config; give that, too" in said
+
+
+class Made:
+    """Something that no checkpoint of a training has."""
+
+
+def test_trusted_checkpoint_is_published(tool, tmp_path, refused):
+    source, target = str(tmp_path / "odd.pth"), str(tmp_path / "o.pth")
+    weights = {"weight": torch.ones(1)}
+    torch.save({"state_dict": weights, "made": Made()}, source)
+    main = tool("deployment/publish_model").main
+    assert "odd.pth is refused" in refused(main, source, target)
+    try:
+        main([source, target, "--trust-checkpoint"])
+    finally:
+        distrust_checkpoints()
+    assert len(list(tmp_path.glob("o_*.pth"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("train", ["c.py"]),
+        ("test", ["c.py", "c.pth"]),
+        ("predict", ["c.py", "c.pth", "a.mp4"]),
+        ("convert/non_local_to_polynl", ["a.pth", "b.pth"]),
+        ("convert/pyslowfast", ["a.pyth", "b.pth"]),
+        (
+            "deployment/export_onnx",
+            ["c.py", "c.pth", "--shape", "3", "8", "32", "32", "--out", "a.onnx"],
+        ),
+    ],
+)
+def test_every_tool_can_be_told_to_trust(tool, monkeypatch, name, arguments):
+    class TrustedError(Exception):
+        pass
+
+    def trust():
+        raise TrustedError
+
+    loaded = tool(name)
+    monkeypatch.setattr(loaded, "trust_checkpoints", trust)
+    with pytest.raises(TrustedError):
+        loaded.main([*arguments, "--trust-checkpoint"])
+
+
 def test_export_and_publish(tool, tiny_config, tmp_path, capsys, refused):
+    import onnx
     import onnxruntime
 
     config = tiny_config(tmp_path / "poly.py", extra=POLY)
@@ -111,7 +186,9 @@ def test_export_and_publish(tool, tiny_config, tmp_path, capsys, refused):
     assert str(published) in said
     main = tool("deployment/export_onnx").main
     shape = ["--shape", "3", "4", "32", "32"]
-    main([str(config), str(published), *shape, "--out", str(file), "--logits"])
+    options = ["--out", str(file), "--logits", "--opset", "19"]
+    main([str(config), str(published), *shape, *options])
+    assert [entry.version for entry in onnx.load(file).opset_import] == [19]
     said = capsys.readouterr().out
     assert "onnxruntime differs by" in said and "at 3 x 1 x 3 x 4 x 32 x 32" in said
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -122,6 +199,11 @@ def test_export_and_publish(tool, tiny_config, tmp_path, capsys, refused):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     wrong = ["--shape", 4, 3, 32, 32, "--out", file]
     assert "is 3 T H W" in refused(main, config, published, *wrong)
+    # torch writes a later version than one that it cannot write.
+    options = ["--out", tmp_path / "old.onnx", "--opset", 11]
+    said = refused(main, config, published, *shape, *options)
+    assert "--opset 11: torch cannot write" in said and "would write 18" in said
+    assert not (tmp_path / "old.onnx").exists()
     other = tiny_config(tmp_path / "other.py")
     said = refused(main, other, published, *shape, "--out", file)
     assert "is of another model than" in said

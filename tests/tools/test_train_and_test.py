@@ -5,8 +5,19 @@ import json
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from mmcv.cnn.bricks.non_local import NonLocal3d
+
+from polynl_mm import NonLocalBlock3d
+
+NON_LOCAL = """
+model['backbone'].update(
+    non_local=((0, 1),), non_local_cfg=dict(norm_cfg=dict(type='BN3d'),
+                                            mode='dot_product'))
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+"""
 
 
 class Harmful:
@@ -75,6 +86,101 @@ def test_seed_of_the_command_line_wins(tool, tiny_config, tmp_path):
     cfg = train.load_config(args.config)
     train.merge_args(cfg, args)
     assert cfg.randomness.seed == 3
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Return a function that has a tool keep the runners it builds, in a list."""
+
+    def keep(tool):
+        runners, build = [], tool.build_runner
+
+        def build_and_keep(cfg):
+            runners.append(build(cfg))
+            return runners[-1]
+
+        monkeypatch.setattr(tool, "build_runner", build_and_keep)
+        return runners
+
+    return keep
+
+
+def count(model, kind):
+    return sum(type(module) is kind for module in model.modules())
+
+
+def test_scaled_learning_rate_and_accelerated_blocks(tool, tiny_config, tmp_path, kept):
+    config = tiny_config(tmp_path / "nl.py", extra=NON_LOCAL)
+    train, work = tool("train"), ["--work-dir", str(tmp_path / "w")]
+    runners, options = kept(train), ["--auto-scale-lr", "--accelerate-non-local"]
+    train.main([str(config), *work, "--no-validate", *options])
+    (scalars,) = (tmp_path / "w").glob("*/vis_data/scalars.json")
+    rates = [json.loads(line)["lr"] for line in scalars.read_text().splitlines()]
+    assert rates == [pytest.approx(0.05 * 2 / 8)] * 6
+    model = runners[0].model
+    assert (count(model, NonLocalBlock3d), count(model, NonLocal3d)) == (1, 0)
+
+    test, scores = tool("test"), []
+    runners, checkpoint = kept(test), str(tmp_path / "w" / "epoch_1.pth")
+    for option in ([], ["--accelerate-non-local"]):
+        dump = tmp_path / "d.pkl"
+        test.main([str(config), checkpoint, *work, "--dump", str(dump), *option])
+        samples = pickle.loads(dump.read_bytes())
+        scores.append(np.stack([sample["pred_score"] for sample in samples]))
+    counts = [count(runner.model, NonLocalBlock3d) for runner in runners]
+    assert counts == [0, 1]
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+
+
+def test_auto_scale_lr_needs_a_batch_size(tiny_config, tool, refused, tmp_path):
+    config = tiny_config(tmp_path / "c.py")
+    said = refused(tool("train").main, config, "--auto-scale-lr")
+    assert "--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)" in said
+
+
+@pytest.mark.parametrize(("option", "seed"), [([], 5), (["--diff-rank-seed"], 6)])
+def test_seed_of_a_rank(tool, tiny_config, tmp_path, monkeypatch, option, seed):
+    monkeypatch.setattr("mmengine.runner.utils.get_rank", lambda: 1)
+    train, config = tool("train"), tiny_config(tmp_path / "c.py")
+    work = ["--work-dir", str(tmp_path / "w")]
+    args = train.parse_args([str(config), *work, "--seed", "5", *option])
+    cfg = train.load_config(args.config)
+    train.merge_args(cfg, args)
+    runner = train.build_runner(cfg)
+    assert runner.seed == seed and torch.initial_seed() == seed
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_rank_that_an_old_launcher_gives(tool, monkeypatch, name):
+    parse = tool(name).parse_args
+    files = ["c.py", "c.pth"][: 1 + (name == "test")]
+    for option in ("--local_rank=3", "--local-rank=3"):
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        parse([*files, option])
+        assert os.environ["LOCAL_RANK"] == "3"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    parse([*files, "--local-rank=3"])
+    assert os.environ["LOCAL_RANK"] == "1", "torchrun's own wins"
+
+
+def test_options_of_pictures(tool, tiny_config, tmp_path, refused):
+    test, config = tool("test"), str(tiny_config(tmp_path / "c.py"))
+
+    def hook(*options):
+        args = test.parse_args([config, "c.pth", *options])
+        cfg = test.load_config(config)
+        test.merge_args(cfg, args)
+        return cfg.default_hooks.visualization
+
+    given = hook("--show", "--interval", "3", "--wait-time", "0.5")
+    assert given.show and (given.interval, given.wait_time) == (3, 0.5)
+    given = hook("--show-dir", "pictures")
+    assert not given.show and (given.interval, given.out_dir) == (1, "pictures")
+    for option in ("--interval", "--wait-time"):
+        said = refused(test.main, config, "c.pth", option, "2")
+        assert "give --show-dir or --show" in said
+    said = refused(test.main, config, "c.pth", "--show-dir", "a", "--wait-time", "2")
+    assert "--wait-time is of windows; give --show" in said
 
 
 def test_harmful_checkpoint_is_refused_by_every_tool(

@@ -32,6 +32,7 @@ from polynl_mm.atomic_files import (
     renamed_when_complete,
     write_json,
 )
+from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.recognizers.configs import CfgOptions, load_config
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.user_errors import UserError, user_errors
@@ -358,11 +359,7 @@ def read_setting(cfg: Config, args: argparse.Namespace) -> Setting:
     Raises:
         UserError: If a number is not positive, or there is nothing to compare.
     """
-    for name in ("batch_size", "steps", "rounds", "threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            option = name.replace("_", "-")
-            raise UserError(f"--{option} is a whole number from 1, not {value}.")
+    check_counts(args, ("batch_size", "steps", "rounds", "threads"))
     processes = tuple(sorted(set(args.processes)))
     if len(processes) < 2 or processes[0] < 1:
         raise UserError(

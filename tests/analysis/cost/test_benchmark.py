@@ -21,6 +21,7 @@ from polynl_mm.analysis.cost.benchmark import (
 from polynl_mm.analysis.cost.memory import peak_extra_memory
 from polynl_mm.analysis.cost.peers import PlainPolyNL3d
 
+TOOL = "analysis_tools/benchmark_plugins"
 SMALL = Setting(channels=16, clip_lengths=(1, 2), size=6, repeats=1)
 
 
@@ -102,6 +103,105 @@ def test_plugins_are_measured_compiled_and_peers_are_not(monkeypatch):
     setting = replace(SMALL, clip_lengths=(2,), compiled=True)
     benchmark(setting, [FLOOR, "PolyNL3d", "SpectralNL3d"])
     assert compiled == ["PolyNL3d", "SpectralNL3d"] * 2
+
+
+class Seen(torch.nn.Module):
+    """A subject that notes what it is measured with."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv, self.calls = torch.nn.Conv3d(channels, channels, 1), []
+
+    def forward(self, x):
+        y = self.conv(x)
+        threads = torch.get_num_threads()
+        self.calls.append((tuple(x.shape), y.dtype, y.device.type, threads))
+        return y
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+def test_options_say_what_is_measured(tool, monkeypatch, tmp_path, threads):
+    subjects = []
+
+    def build(channels):
+        subjects.append(Seen(channels))
+        return subjects[-1]
+
+    monkeypatch.setitem(SUBJECTS, "Seen", build)
+    options = ["--subjects", "Seen", FLOOR, "--channels", "4", "--size", "3"]
+    options += ["--clip-lengths", "2", "5", "--batch", "2", "--dtype", "bfloat16"]
+    options += ["--device", "cpu", "--repeats", "3", "--threads", str(threads + 1)]
+    tool(TOOL).main([*options, "--out", str(tmp_path / "b")])
+    points = json.loads((tmp_path / "b" / "benchmark.json").read_text())["points"]
+    assert {point["subject"] for point in points} == {"Seen", FLOOR}
+    assert len(subjects) == 4  # two clip lengths, training or not
+    for subject, clip_len in zip(subjects, (2, 2, 5, 5), strict=True):
+        shape = (2, 4, clip_len, 3, 3)
+        assert set(subject.calls) == {(shape, torch.bfloat16, "cpu", threads + 1)}
+    calls = len(subjects[0].calls)
+    options[options.index("--repeats") + 1] = "4"
+    tool(TOOL).main([*options, "--out", str(tmp_path / "b")])
+    assert len(subjects[4].calls) == calls + 1
+
+
+def test_compile_option(tool, monkeypatch, tmp_path):
+    compiled = []
+
+    def leave_as_it_is(module, fullgraph):
+        compiled.append(type(module).__name__)
+        return module
+
+    monkeypatch.setattr(torch, "compile", leave_as_it_is)
+    options = ["--subjects", "PolyNL3d", "--channels", "4", "--size", "3"]
+    options += ["--clip-lengths", "2", "--repeats", "1", "--out", str(tmp_path)]
+    tool(TOOL).main(options)
+    assert compiled == []
+    tool(TOOL).main([*options, "--compile"])
+    assert compiled == ["PolyNL3d"] * 2  # forward, and with gradients
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        (TOOL, ["--subjects", "PolyNL"], "there is no 'PolyNL'; did you mean 'PolyNL"),
+        (TOOL, ["--clip-lengths", "2", "0"], "--clip-lengths is a whole number from 1"),
+        (TOOL, ["--repeats", "0"], "--repeats is a whole number from 1, not 0"),
+        ("analysis_tools/compare_schedules", ["--threads", "0"], "--threads is a whol"),
+    ],
+)
+def test_unfit_options(tool, capsys, name, options, sentence):
+    with pytest.raises(SystemExit) as left:
+        tool(name).main(options)
+    assert left.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_threads_and_repeats_of_comparisons(tool, monkeypatch, threads, capsys):
+    calls = []
+
+    def call():
+        calls.append(torch.get_num_threads())
+        torch.empty(2**10)  # so that there is memory to compare
+
+    for name in ("operations", "training_steps"):
+        monkeypatch.setattr(compare, name, lambda: [("a pair", call, call)])
+    for name in ("modules", "quadratic_modes"):
+        monkeypatch.setattr(compare, name, lambda: [])
+    main, made = tool("analysis_tools/compare_schedules").main, {}
+    for repeats in (2, 3):
+        main(["--threads", str(threads + 1), "--repeats", str(repeats)])
+        assert set(calls) == {threads + 1}
+        made[repeats] = len(calls)
+        calls.clear()
+    # Two calls of each of two pairs in a turn.
+    assert made[3] - made[2] == 4
+    assert capsys.readouterr().out.count("| a pair |") == 4
 
 
 def test_comparison_pairs_agree():

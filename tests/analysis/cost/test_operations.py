@@ -71,6 +71,19 @@ def test_get_flops_agrees_with_mmaction2(name, capsys):
         assert f"Parameters: {parameters} M" in said
 
 
+def test_flops_of_a_changed_config(tool, tiny_config, tmp_path, capsys):
+    config, parameters = str(tiny_config(tmp_path / "c.py")), []
+    change = ["--cfg-options", "model.cls_head.num_classes=100002"]
+    for options in ([], change):
+        tool("analysis_tools/get_flops").main(
+            [config, "--shape", "3", "4", "32", "32", *options]
+        )
+        said = capsys.readouterr().out
+        parameters.append(float(said.split("Parameters: ")[1].split()[0]))
+    # 100 000 classes more, of 8 features and a bias each.
+    assert parameters[1] - parameters[0] == pytest.approx(0.9)
+
+
 def test_wrong_shape_is_named():
     recognizer = nn.Identity()
     with pytest.raises(ValueError, match="is 3 T H W, such as 3 8 224 224, not 8 3"):

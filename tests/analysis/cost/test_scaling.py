@@ -1,8 +1,12 @@
 """The arithmetic of scaling, and one real measurement without its seconds."""
 
+import dataclasses
 import json
+import logging
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from polynl_mm.analysis.cost import scaling
 from polynl_mm.recognizers.configs import load_config
@@ -44,6 +48,47 @@ def test_unfit_options(tiny_config, tmp_path):
     setting = scaling.read_setting(cfg, args)
     assert setting.processes == (1, 2) and setting.batch_size == 2
     assert setting.shape == (1, 3, 4, 16, 16)
+
+
+def test_batch_size_and_threads_of_a_process(tiny_config, tmp_path, monkeypatch):
+    config = str(tiny_config(tmp_path / "c.py"))
+    cfg, timed, rates = load_config(config), [], []
+
+    def time(step, setting, device):
+        timed.append((len(step.args[0]["inputs"]), torch.get_num_threads()))
+        return 2.0
+
+    names = ("init_process_group", "new_group", "barrier", "destroy_process_group")
+    nothing = SimpleNamespace(**{name: lambda *_, **__: None for name in names})
+    monkeypatch.setattr(scaling, "dist", nothing)
+    monkeypatch.setattr(scaling, "_time", time)
+    options = ["--shape", "3", "2", "16", "16", "--device", "cpu", "--rounds", "2"]
+    options += ["--batch-size", "3", "--threads", str(torch.get_num_threads() + 1)]
+    setting = scaling.read_setting(cfg, scaling.parse_args([config, *options]))
+    before = torch.get_num_threads()
+    try:
+        alone = dataclasses.asdict(dataclasses.replace(setting, processes=(1,)))
+        plain = cfg.to_dict()
+        scaling._take_turns(0, plain, alone, 0, SimpleNamespace(put=rates.append))
+    finally:
+        torch.set_num_threads(before)
+        logging.disable(logging.NOTSET)
+    assert timed == [(3, before + 1)] * 2
+    assert rates == [{1: [3 * setting.steps / 2.0] * 2}]
+
+
+def test_changed_config_is_measured(tiny_config, tmp_path, monkeypatch):
+    config, batch_sizes = str(tiny_config(tmp_path / "c.py")), []
+
+    def measure(cfg, setting):
+        batch_sizes.append((cfg.train_dataloader.batch_size, setting.batch_size))
+        return {1: [1.0], 2: [2.0]}
+
+    monkeypatch.setattr(scaling, "measure_scaling", measure)
+    options = ["--shape", "3", "2", "16", "16", "--out", str(tmp_path)]
+    options += ["--cfg-options", "train_dataloader.batch_size=3"]
+    scaling.main([config, *options])
+    assert batch_sizes == [(3, 3)]
 
 
 @pytest.mark.slow

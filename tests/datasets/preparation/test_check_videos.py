@@ -110,6 +110,18 @@ def test_what_is_wrong_with_each(ann, videos, capfd):
     assert "403 Forbidden" not in said.out + said.err  # decord prints such files
 
 
+def test_jobs_are_processes(tmp_path, workers):
+    for number in range(4):
+        write_video(tmp_path / f"{number}.mp4", seed=number)
+    ann = tmp_path / "list.txt"
+    ann.write_text("".join(f"{number}.mp4 0\n" for number in range(4)))
+    for jobs in (1, 3):
+        workers.clear()
+        options = ["--videos", str(tmp_path), "--jobs", str(jobs), "--restart"]
+        main([str(ann), *options])
+        assert len(workers) == jobs and len(clean(ann)) == 4
+
+
 def test_an_interrupted_run_goes_on(ann, videos, monkeypatch):
     run(ann, videos)
     first, journal = bad(ann), ann.with_name("list_clean.journal")

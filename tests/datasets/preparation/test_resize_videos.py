@@ -84,6 +84,17 @@ def files(folder):
 GOOD = {"a class/wide.mp4", "a class/deeper/high.mp4", "small.mp4", "exact.mp4"}
 
 
+def test_jobs_are_processes(tmp_path, workers):
+    source = tmp_path / "from"
+    for number in range(4):
+        write(source / f"{number}.mp4", 96, 64, frames=2)
+    for jobs in (1, 3):
+        workers.clear()
+        target = tmp_path / str(jobs)
+        main([str(source), str(target), "--short-side", "32", "--jobs", str(jobs)])
+        assert len(workers) == jobs and len(list(target.glob("*.mp4"))) == 4
+
+
 def test_a_tree_of_videos(source, tmp_path, capfd):
     target = tmp_path / "to there"
     run(source, target)

@@ -133,6 +133,12 @@ def test_the_listed_name_goes_first(splits, tmp_path):
     assert not (out / "ucf101_missing.csv").exists()
 
 
+def test_delimiter_of_the_lists(splits, tmp_path, capsys):
+    main(["--splits", str(splits), "--out", str(tmp_path), "--delimiter", ","])
+    assert read(tmp_path, "train", 1)[0].endswith("v_Archery_g08_c01.avi,0")
+    assert "delimiter=','" in capsys.readouterr().out
+
+
 def test_one_split_is_enough_if_asked_for(splits, tmp_path, capsys):
     (splits / "testlist02.txt").unlink()
     arguments = ["--splits", splits, "--out", tmp_path / "out"]
