@@ -198,6 +198,11 @@ def _choose_blocks(
                 f"blocks: {stage} has a tuple of block indices, such as (1, 3) or (), "
                 f"not {indices!r}."
             )
+        if not all(isinstance(index, int) for index in indices):
+            raise ValueError(
+                f"blocks: {stage} has a tuple of block indices, such as (1, 3) or (), "
+                f"not {indices!r}."
+            )
         masked = any(isinstance(index, bool) for index in indices)
         if masked or len(set(indices)) < len(indices):
             raise ValueError(

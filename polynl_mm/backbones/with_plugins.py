@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+import itertools
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +92,18 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
     Raises:
         ValueError: If an entry is malformed or cannot be met; nothing is inserted then.
     """
+    if not isinstance(plugins, dict | list | tuple):
+        raise ValueError(
+            "plugins is one dict(cfg=dict(type=...), ...) or a list of such, not "
+            f"{plugins!r}."
+        )
     entries = [plugins] if isinstance(plugins, dict) else list(plugins)
+    if not entries:
+        print_log(
+            f"{type(module).__name__}: plugins is empty, so none is inserted.",
+            logger="current",
+            level=logging.WARNING,
+        )
     planned = [
         (host, *_build(module, host, entry))
         for entry in entries
@@ -343,14 +356,23 @@ def _output_channels(path: str, layers: list[nn.Module]) -> int:
     return known[-1]
 
 
+def _alike(plugin: nn.Module, network: nn.Module) -> nn.Module:
+    """Give a plugin the type, the device and the mode of the network around it."""
+    weight = next(network.parameters(), None)
+    if weight is not None and weight.is_floating_point():
+        plugin.to(device=weight.device, dtype=weight.dtype)
+    return plugin.train(network.training)
+
+
 def _attach(
     module: nn.Module, path: str, kind: str, plugin: nn.Module, segments: int | None
 ) -> str:
     """Make the plugin a child of its host, run by a hook; return its path."""
     host = module.get_submodule(path)
-    taken = sum(1 for name, _ in host.named_children() if name.startswith(kind))
-    name = f"{kind}{taken or ''}"
-    host.add_module(name, plugin)
+    children = dict(host.named_children())
+    names = (f"{kind}{number or ''}" for number in itertools.count())
+    name = next(name for name in names if name not in children)
+    host.add_module(name, _alike(plugin, module))
     if isinstance(host, nn.Sequential):
         return f"{path}.{name}"  # which runs what it holds
     # The hook knows a name, not the plugin, so that a deep copy runs its own.

@@ -92,7 +92,18 @@ def build_norm(owner: Plugin, norm_cfg: dict, channels: int) -> tuple[str, nn.Mo
         ValueError: If the layer is of another dimension, or has no weight to start at
             zero.
     """
-    name, layer = build_norm_layer(norm_cfg, channels)
+    if not isinstance(norm_cfg, dict) or "type" not in norm_cfg:
+        raise ValueError(
+            f"{type(owner).__name__}: norm_cfg is a dict such as dict(type='BN'), not "
+            f"{norm_cfg!r}."
+        )
+    try:
+        name, layer = build_norm_layer(norm_cfg, channels)
+    except (AssertionError, TypeError, ValueError) as error:
+        reason = str(error) or "'GN' needs num_groups"
+        raise ValueError(
+            f"{type(owner).__name__}: norm_cfg={norm_cfg} cannot be built: {reason}."
+        ) from error
     kind, wanted = type(layer).__name__, f"{owner.dims}d"
     if kind[-2:] in ("1d", "2d", "3d") and not kind.endswith(wanted):
         raise ValueError(

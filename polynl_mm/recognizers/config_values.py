@@ -4,6 +4,7 @@ What torch and MMEngine make of them is a traceback, minutes later or after an e
 or a run that ends well and has trained nothing.
 """
 
+import logging
 import math
 import numbers
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ DICTS = (
     "log_processor",
     "visualizer",
 )
+LOG_LEVELS = {logging.getLevelName(level): level for level in range(10, 60, 10)}
 LISTS_OF_DICTS = ("custom_hooks",)
 
 
@@ -47,14 +49,28 @@ class Allowed:
     test: Callable[[Any], bool]
 
 
-def _whole(low: int, also: tuple = ()) -> Allowed:
+def _whole(low: int, also: tuple = (), high: float = math.inf) -> Allowed:
     def test(value: Any) -> bool:
         if isinstance(value, bool):
             return False
-        return value in also or (isinstance(value, numbers.Integral) and value >= low)
+        whole = isinstance(value, numbers.Integral) and low <= value <= high
+        return whole or value in also
 
+    upper = "" if high == math.inf else f" to {high:g}"
     rest = "".join(f", or {other}" for other in also)
-    return Allowed(f"a whole number from {low}{rest}", test)
+    return Allowed(f"a whole number from {low}{upper}{rest}", test)
+
+
+def _one_of(*values: Any) -> Allowed:
+    def test(value: Any) -> bool:
+        return any(value is v or (type(value) is str and value == v) for v in values)
+
+    return Allowed("one of " + ", ".join(map(repr, values)), test)
+
+
+def _above_zero() -> Allowed:
+    number = _number(0)
+    return Allowed("a number above 0", lambda x: number.test(x) and x > 0)
 
 
 def _number(low: float, high: float = math.inf) -> Allowed:
@@ -75,11 +91,18 @@ VALUES: dict[str, Allowed] = {
     "train_cfg.val_begin": _whole(0),
     "optim_wrapper.accumulative_counts": _whole(1),
     "optim_wrapper.optimizer.lr": _number(0),
+    "optim_wrapper.optimizer.betas.*": _number(0, 1),
     "optim_wrapper.optimizer.momentum": _number(0),
     "optim_wrapper.optimizer.weight_decay": _number(0),
-    "optim_wrapper.clip_grad.max_norm": _number(0),
+    "optim_wrapper.clip_grad.max_norm": _above_zero(),
     "auto_scale_lr.base_batch_size": _whole(1),
-    "randomness.seed": _whole(0, (None,)),
+    "randomness.seed": _whole(0, (None,), 2**32 - 1),
+    "log_level": _one_of(*LOG_LEVELS, *LOG_LEVELS.values()),
+    "env_cfg.mp_cfg.mp_start_method": _one_of("fork", "spawn", "forkserver"),
+    "model.cls_head.average_clips": _one_of("prob", "score", None),
+    "model.data_preprocessor.std.*": _above_zero(),
+    "model.backbone.norm_eval": _one_of(True, False),
+    "model.backbone.plugins.*.cfg.zero_init": _one_of(True, False),
     "default_hooks.logger.interval": _whole(1),
     "default_hooks.checkpoint.interval": _whole(1, (-1,)),
     "default_hooks.checkpoint.max_keep_ckpts": _whole(1, (-1,)),
@@ -127,6 +150,7 @@ def check_values(cfg: Config) -> None:
     if cfg.get("val_cfg") and cfg.get("train_cfg"):
         _check_save_best(cfg)
     _check_slow_pathway(plain)
+    _check_endless_epochs(plain)
 
 
 def _check_shapes(cfg: Config) -> None:
@@ -182,6 +206,21 @@ def _check_workers(loader: dict, name: str) -> None:
         raise UserError(
             f"{name}.prefetch_factor={loader['prefetch_factor']} needs workers; set "
             f"{name}.num_workers to 1 or more, or prefetch_factor=None."
+        )
+
+
+def _check_endless_epochs(plain: dict) -> None:
+    """Meet a sampler without an end in a loop that counts epochs."""
+    loop = plain.get("train_cfg") or {}
+    by_epoch = loop.get("type") == "EpochBasedTrainLoop" or (
+        "type" not in loop and loop.get("by_epoch")
+    )
+    sampler = (plain.get("train_dataloader") or {}).get("sampler") or {}
+    if by_epoch and str(sampler.get("type")).rpartition(".")[2] == "InfiniteSampler":
+        raise UserError(
+            "train_dataloader.sampler.type='InfiniteSampler' has no end, so that an "
+            "epoch would have none; take DefaultSampler, or train_cfg="
+            "dict(type='IterBasedTrainLoop', max_iters=...)."
         )
 
 

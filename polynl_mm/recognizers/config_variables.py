@@ -34,7 +34,7 @@ def set_variables(cfg: Config, options: dict, read: Collection[str]) -> None:
     before = _plain(cfg.to_dict())
     names = {key.split(".")[0]: key for key in options}
     for name, key in names.items():
-        places = _copies(before, name, read)
+        places = [*_copies(before, name, read), *_below(before, before[name], read)]
         if name == "test_pipeline" and not _loaders(before):
             continue  # read itself, by tools/predict.py
         if not places or _others_of_that_value(before, name, read):
@@ -45,11 +45,16 @@ def set_variables(cfg: Config, options: dict, read: Collection[str]) -> None:
             )
     cfg.merge_from_dict(options)
     for name in names:
-        for *parents, last in _copies(before, name, read):
-            owner = cfg
-            for step in parents:
-                owner = owner[step]
-            owner[last] = copy.deepcopy(cfg[name])
+        for place, text in _below(before, before[name], read):
+            _owner(cfg, place)[place[-1]] = cfg[name] + text[len(before[name]) :]
+        for place in _copies(before, name, read):
+            _owner(cfg, place)[place[-1]] = copy.deepcopy(cfg[name])
+
+
+def _owner(cfg: Config, place: Place) -> Any:
+    for step in place[:-1]:
+        cfg = cfg[step]
+    return cfg
 
 
 def check_child_variables(file: Path, cfg: Config, read: Collection[str]) -> None:
@@ -81,6 +86,7 @@ def check_child_variables(file: Path, cfg: Config, read: Collection[str]) -> Non
             if any(merged[key] == old for key in merged if key not in read):
                 continue  # another variable has that value
             left = list(_find({key: merged[key] for key in merged if key in read}, old))
+            left += [place for place, _ in _below(merged, old, read)]
             if left:
                 where = ", ".join(map(_dotted, left))
                 sentence = (
@@ -108,6 +114,15 @@ def _copies(config: dict, name: str, read: Collection[str]) -> list[Place]:
     if not _tells(config[name]):
         return []
     return list(_find({k: config[k] for k in config if k in read}, config[name]))
+
+
+def _below(config: dict, value: Any, read: Collection[str]) -> list[tuple[Place, str]]:
+    """Return what a run reads that was made of a folder: paths below it."""
+    if not isinstance(value, str) or not value.strip("./"):
+        return []
+    looked_at = {key: config[key] for key in config if key in read}
+    start = value.rstrip("/") + "/"
+    return [(p, t) for p, t in _texts(looked_at) if t != value and t.startswith(start)]
 
 
 def _plain(tree: Any) -> Any:

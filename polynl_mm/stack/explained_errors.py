@@ -36,6 +36,7 @@ def explain_errors_of_stack() -> None:
         _explain_built,
         _explain_resumed_optimizer,
         _explain_head,
+        _explain_empty_epoch,
         _explain_weights,
         _explain_missing_package,
     ):
@@ -165,6 +166,17 @@ def _explain_head(error: BaseException) -> str | None:
                 f"backbone gives {found[1]} channels; set model.cls_head.in_channels="
                 f"{found[1]}."
             )
+    return None
+
+
+def _explain_empty_epoch(error: BaseException) -> str | None:
+    """Explain what a schedule says of an epoch without a step."""
+    if isinstance(error, AssertionError) and "epoch_length must be" in str(error):
+        return (
+            "An epoch has no step: train_dataloader.batch_size is larger than the data "
+            "set, and drop_last leaves the rest out; take a smaller batch_size, or "
+            "drop_last=False."
+        )
     return None
 
 

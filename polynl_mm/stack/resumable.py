@@ -104,8 +104,7 @@ def check_resumable(checkpoint: dict) -> None:
         "param_schedulers": (list, dict),
     }
     for key, form in forms.items():
-        optional = key in ("optimizer", "param_schedulers") and key not in checkpoint
-        if not optional and not isinstance(checkpoint.get(key), form):
+        if not isinstance(checkpoint.get(key), form):
             kind = type(checkpoint.get(key)).__name__
             raise UserError(
                 f"The checkpoint cannot be resumed: its {key} is a {kind}, not what a "

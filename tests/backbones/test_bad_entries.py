@@ -1,10 +1,11 @@
 """Entries of ``plugins`` that cannot be met: one sentence that names what and where."""
 
 import pytest
+import torch
 from small_backbones import FIVE, OutsideNetwork, build
 from torch import nn
 
-from polynl_mm import PolyNL3d, insert_plugins
+from polynl_mm import PolyNL2d, PolyNL3d, insert_plugins
 from polynl_mm.backbones import with_plugins
 
 BAD_ENTRIES = [
@@ -117,6 +118,35 @@ def test_unknown_backbone_is_named():
 
     with pytest.raises(ValueError, match=r"of='ResNet3dSlowOnl'.*ResNet3dSlowOnly"):
         WithPlugins(of="ResNet3dSlowOnl", plugins=dict(cfg=dict(type="PolyNL3d")))
+
+
+@pytest.mark.parametrize("plugins", [None, 5, "PolyNL2d"])
+def test_plugins_of_another_kind(plugins):
+    with pytest.raises(ValueError, match=r"plugins is one dict.*list of such, not"):
+        insert_plugins(nn.Sequential(nn.Conv2d(3, 8, 3)), plugins)
+
+
+def test_plugins_take_type_and_mode_of_the_network():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3)).double().eval()
+    insert_plugins(network, dict(cfg=dict(type="PolyNL2d"), at=["0"]))
+    (plugin,) = (m for m in network.modules() if isinstance(m, PolyNL2d))
+    assert plugin.theta.weight.dtype == torch.float64 and not plugin.training
+
+
+def test_name_of_a_deleted_plugin_is_free_again():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3))
+    entry = dict(cfg=dict(type="PolyNL2d"), at=["0"])
+    insert_plugins(network, [entry, entry])
+    kept = network[0].poly_nl1
+    del network[0].poly_nl
+    insert_plugins(network, entry)
+    assert network[0].poly_nl1 is kept and isinstance(network[0].poly_nl, PolyNL2d)
+
+
+@pytest.mark.parametrize("norm_cfg", ["BN", dict(type="GN"), dict(num_groups=2)])
+def test_norms_that_cannot_be_built_are_named(norm_cfg):
+    with pytest.raises(ValueError, match="PolyNL3d: norm_cfg"):
+        PolyNL3d(8, norm_cfg=norm_cfg)
 
 
 def test_backbone_of_mmaction2_where_that_is_missing(monkeypatch):

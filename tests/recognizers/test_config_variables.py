@@ -8,13 +8,15 @@ from polynl_mm.user_errors import UserError
 BASE = """
 root = 'data/videos'
 lists = root + '/lists'
+fold = 'split1'
 width = 8
 size = dict(height=4, width=8)
 train_pipeline = [dict(type='Resize', scale=(8, 8)), dict(type='Flip')]
 val_pipeline = [dict(type='Resize', scale=(4, 4))]
 same_as_val = [dict(type='Resize', scale=(4, 4))]
 train_dataloader = dict(batch_size=width, dataset=dict(
-    pipeline=train_pipeline, prefix=root, ann_file=lists + '/train.txt'))
+    pipeline=train_pipeline, prefix=root, fold_file='in/' + fold + '.txt',
+    ann_file=lists + '/train.txt'))
 val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
 """
 
@@ -56,7 +58,7 @@ def test_both_the_variable_and_its_copy(read):
             dict(val_pipeline__0__scale=(2, 2)),
             "val_dataloader.dataset.pipeline.0.scale",
         ),
-        (dict(lists="other"), "train_dataloader.dataset.ann_file"),
+        (dict(fold="split2"), "train_dataloader.dataset.fold_file"),
         (dict(width=4), "change what you mean itself"),
         (dict(size__width=4), "change what you mean itself"),
     ],
@@ -82,3 +84,17 @@ def test_child_that_carries_its_variable_on(read):
     )
     assert cfg.train_dataloader.dataset.pipeline == [dict(type="Flip")]
     assert read("new = 3\nwidth = 8\n").new == 3
+
+
+def test_paths_below_a_changed_folder_follow(read):
+    cfg = read(root="/elsewhere")
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.prefix == "/elsewhere"
+    assert dataset.ann_file == "/elsewhere/lists/train.txt"
+
+
+def test_child_that_moves_a_folder_names_the_paths_below_it(read):
+    with pytest.raises(UserError, match=r"train_dataloader\.dataset\.ann_file"):
+        read(
+            "root = '/elsewhere'\ntrain_dataloader = dict(dataset=dict(prefix=root))\n"
+        )

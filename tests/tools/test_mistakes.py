@@ -51,7 +51,15 @@ CASES = [
     ("default_hooks.logger.interval=0", r"interval is a whole number from 1, not 0"),
     ("default_hooks.timer.type=IterTimerHok", r"did you mean 'IterTimerHook'"),
     ("val_evaluator.type=AccMetrc", r"did you mean 'AccMetric'"),
-    ("randomness.seed=abc", r"randomness\.seed is a whole number from 0, or None, not"),
+    ("randomness.seed=99999999999", r"seed is a whole number from 0 to 4\.29497e\+09"),
+    ("log_level=LOUD", r"log_level is one of 'DEBUG', 'INFO'"),
+    ("env_cfg.mp_cfg.mp_start_method=banana", r"one of 'fork', 'spawn', 'forkserver'"),
+    ("model.cls_head.average_clips=probx", r"one of 'prob', 'score', None, not 'prob"),
+    ("model.data_preprocessor.std=[0,0,0]", r"std\.0 is a number above 0, not 0"),
+    ("model.backbone.norm_eval=maybe", r"one of True, False, not 'maybe'"),
+    ("optim_wrapper.clip_grad.max_norm=0", r"max_norm is a number above 0, not 0"),
+    (f"{LOADER}.sampler.type=InfiniteSampler", r"has no end"),
+    ("randomness.seed=abc", r"seed is a whole number from 0 to .*, or None, not"),
 ]  # fmt: skip
 
 
