@@ -88,11 +88,13 @@ class EpochSeedHook(Hook):
             seed_everything(runner.seed, runner.iter, get_rank())
 
 
-def check_resumable(checkpoint: dict) -> None:
+def check_resumable(checkpoint: dict, has_schedules: bool = True) -> None:
     """Refuse a checkpoint that does not say where its training stood.
 
     Args:
         checkpoint (dict): What ``--resume`` loaded.
+        has_schedules (bool): Whether the training has parameter schedulers; without,
+            a checkpoint stores none.
 
     Raises:
         UserError: Naming the entry that is missing or of another kind.
@@ -104,11 +106,15 @@ def check_resumable(checkpoint: dict) -> None:
         "param_schedulers": (list, dict),
     }
     for key, form in forms.items():
+        if key == "param_schedulers" and key not in checkpoint and not has_schedules:
+            continue
         if not isinstance(checkpoint.get(key), form):
-            kind = type(checkpoint.get(key)).__name__
+            found = "has no " + key
+            if key in checkpoint:
+                found = f"has a {type(checkpoint[key]).__name__} for {key}"
             raise UserError(
-                f"The checkpoint cannot be resumed: its {key} is a {kind}, not what a "
-                "training stores; to start from its weights alone, use "
+                f"The checkpoint cannot be resumed: it {found}, not what a training "
+                "stores to go on from; to start from its weights alone, use "
                 "--cfg-options load_from=CHECKPOINT without --resume."
             )
     for key in ("epoch", "iter"):
@@ -137,7 +143,7 @@ class SomethingToTrainHook(Hook):
         """Say where a resumed schedule ends before the training does."""
         if not runner._resume:
             return
-        check_resumable(checkpoint)
+        check_resumable(checkpoint, bool(runner.param_schedulers))
         info = checkpoint["message_hub"].get("runtime_info") or {}
         before, loop = info.get("max_epochs"), runner.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):

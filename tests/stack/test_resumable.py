@@ -280,3 +280,11 @@ def test_checkpoints_that_do_not_say_where_they_stood(change, entry):
     with pytest.raises(UserError, match="cannot be resumed") as error:
         check_resumable({**WHOLE, **change})
     assert entry in str(error.value)
+
+
+def test_checkpoints_without_what_moves_the_weights():
+    for key in ("optimizer", "param_schedulers"):
+        rest = {k: v for k, v in WHOLE.items() if k != key}
+        with pytest.raises(UserError, match=f"cannot be resumed: it has no {key}"):
+            check_resumable(rest)
+    check_resumable(rest, has_schedules=False)
