@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -82,6 +83,15 @@ def test_sample_runs(page, code, why, tmp_path):
             MODELS.build(dict(cfg.model.backbone, _scope_="mmaction"))
     else:
         exec(compile(tree, str(page), "exec"), {"__name__": "sample"})
+
+
+def test_notebook_runs():
+    notebook = json.loads((REPO / "docs" / "tour.ipynb").read_text("utf-8"))
+    names = {"__name__": "notebook"}
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs"), "outputs are not kept: they go stale"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "tour.ipynb", "exec"), names)
 
 
 def test_pages_name_files_that_are_there():
