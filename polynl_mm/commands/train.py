@@ -1,6 +1,7 @@
 """Train a recognizer: ``python tools/train.py CONFIG [--work-dir DIR] ...``."""
 
 import argparse
+import logging
 
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -20,6 +21,7 @@ from polynl_mm.stack import (
     require_mmaction2,
     testing_views,  # noqa: F401  (registers its hook)
 )
+from polynl_mm.stack.bfloat16 import measure_slowdown
 from polynl_mm.stack.process_group import process_group
 from polynl_mm.stack.resumable import find_checkpoint_to_resume, make_resumable
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
@@ -151,6 +153,15 @@ def _use_amp(cfg) -> None:
             cfg.optim_wrapper.pop(key, None)
         cfg.optim_wrapper.type = "Bfloat16OptimWrapper"
         cfg.optim_wrapper["_scope_"] = "mmengine"
+        slowdown = measure_slowdown()
+        if slowdown > 1.5:
+            print_log(
+                "--amp is slower here: this CPU takes "
+                f"{slowdown:.0f} times as long for a convolution in bfloat16 as in "
+                "float32; without --amp the training is faster and more exact.",
+                logger="current",
+                level=logging.WARNING,
+            )
         return
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")

@@ -1,11 +1,13 @@
 """Mixed precision where there is no GPU."""
 
+import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from polynl_mm.stack.bfloat16 import accept_bfloat16_scores
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.stack.bfloat16 import accept_bfloat16_scores, measure_slowdown
 
 
 def test_forward_runs_in_bfloat16_and_weights_stay_float32(monkeypatch):
@@ -54,3 +56,22 @@ def test_amp_of_train_py_needs_no_gpu(tool, tiny_config, tmp_path, monkeypatch):
     if not torch.cuda.is_available():
         train.main([*arguments, "--no-validate"])
         assert (tmp_path / "w" / "epoch_1.pth").is_file()
+
+
+@pytest.mark.parametrize("ratio", [1.1, 30.0])
+def test_amp_that_slows_training_down_says_so(
+    tool, tiny_config, tmp_path, monkeypatch, ratio
+):
+    train, said = tool("train"), []
+    monkeypatch.setattr(train, "measure_slowdown", lambda: ratio)
+    monkeypatch.setattr(train, "get_device", lambda: "cpu")
+    monkeypatch.setattr(train, "print_log", lambda text, **_: said.append(text))
+    args = train.parse_args([str(tiny_config(tmp_path / "c.py")), "--amp"])
+    cfg = load_config(args.config)
+    train.merge_args(cfg, args)
+    assert cfg.optim_wrapper.type == "Bfloat16OptimWrapper"
+    assert [text for text in said if "30 times as long" in text] == said[: ratio > 2]
+
+
+def test_slowdown_is_measured():
+    assert 0 < measure_slowdown() < 1e4
