@@ -94,14 +94,29 @@ def check_finite(checkpoint: dict, file_name: str) -> None:
         file_name (str): The checkpoint's path.
 
     Raises:
-        CheckpointError: Naming a weight that has NaN or infinite numbers.
+        CheckpointError: Naming a weight that has NaN or infinite numbers, or none of
+            the kind that weights are.
     """
-    bad = [
-        key
+    tensors = {
+        key: value
         for key, value in _weights_of(checkpoint).items()
         if isinstance(value, torch.Tensor)
-        and value.is_floating_point()
-        and not value.isfinite().all()
+    }
+    whole = [
+        key
+        for key, value in tensors.items()
+        if not value.is_floating_point() and key.endswith((".weight", ".bias"))
+    ]
+    if whole:
+        raise CheckpointError(
+            f"The checkpoint {file_name} holds {tensors[whole[0]].dtype} in "
+            f"{len(whole)} of its weights (such as {whole[0]}), where weights are "
+            "floating-point numbers; it was cast, and has lost what they were."
+        )
+    bad = [
+        key
+        for key, value in tensors.items()
+        if value.is_floating_point() and not value.isfinite().all()
     ]
     if bad:
         raise CheckpointError(

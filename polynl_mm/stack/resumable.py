@@ -8,6 +8,7 @@ is written, lets one rank alone end where the disk is full, and cannot resume wh
 
 import contextlib
 import logging
+import math
 import os.path as osp
 import random
 import re
@@ -131,6 +132,14 @@ def check_resumable(checkpoint: dict, has_schedules: bool = True) -> None:
             "The checkpoint cannot be resumed: its optimizer has no list of "
             "param_groups and dict of states."
         )
+    for state in states.values():
+        for name, value in state.items() if isinstance(state, dict) else ():
+            if isinstance(value, torch.Tensor) and not value.isfinite().all():
+                raise UserError(
+                    "The checkpoint cannot be resumed: its optimizer's state holds NaN "
+                    f"or infinite numbers ({name}): its training diverged; take an "
+                    "earlier checkpoint."
+                )
 
 
 @HOOKS.register_module()
@@ -138,6 +147,7 @@ class SomethingToTrainHook(Hook):
     """Says where a run would end without having trained anything."""
 
     priority = "VERY_LOW"
+    _said = False
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Say where a resumed schedule ends before the training does."""
@@ -158,6 +168,20 @@ class SomethingToTrainHook(Hook):
                 logger="current",
                 level=logging.WARNING,
             )
+
+    def after_train_epoch(self, runner) -> None:
+        """Say once that the training has diverged."""
+        losses = runner.message_hub.log_scalars.get("train/loss")
+        if self._said or losses is None or math.isfinite(losses.current()):
+            return
+        self._said = True
+        print_log(
+            f"The loss is {losses.current()} after epoch {runner.epoch + 1}: the "
+            "training has diverged, and its weights name no class. Take a lower "
+            "learning rate, or optim_wrapper.clip_grad.",
+            logger="current",
+            level=logging.WARNING,
+        )
 
     def before_train(self, runner) -> None:
         """Look at the data and at where the run stands.

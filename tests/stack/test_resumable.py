@@ -282,6 +282,13 @@ def test_checkpoints_that_do_not_say_where_they_stood(change, entry):
     assert entry in str(error.value)
 
 
+def test_diverged_optimizer_is_refused():
+    state = {0: dict(step=torch.tensor(1.0), exp_avg=torch.tensor([0.0, float("nan")]))}
+    optimizer = dict(state=state, param_groups=[{}])
+    with pytest.raises(UserError, match=r"NaN or infinite numbers \(exp_avg\)"):
+        check_resumable({**WHOLE, "optimizer": optimizer})
+
+
 def test_checkpoints_without_what_moves_the_weights():
     for key in ("optimizer", "param_schedulers"):
         rest = {k: v for k, v in WHOLE.items() if k != key}

@@ -5,8 +5,10 @@ import shutil
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.model_match import check_complete
 from polynl_mm.user_errors import UserError
 
 LOADER = "train_dataloader"
@@ -168,3 +170,20 @@ def test_damaged_video_is_named(
     assert left.value.code == 2 and len(said) == 1
     assert "7.mp4 cannot be read: " in said[0] and "BadVideosHook" in said[0]
     assert name == "test" or "tools/data/check_videos.py" in said[0]
+
+
+def test_diverged_training_is_said(tool, tiny_config, tmp_path):
+    config = tiny_config(tmp_path / "c.py")
+    run = [str(config), "--no-validate", "--work-dir", str(tmp_path / "w")]
+    rate = ["--cfg-options", "optim_wrapper.optimizer.lr=1e30"]
+    tool("train").main([*run, *rate])
+    log = "".join(path.read_text() for path in (tmp_path / "w").rglob("*.log"))
+    assert "after epoch 1: the training has diverged" in log
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64], ids=str)
+def test_weights_of_another_kind_are_refused(dtype):
+    model = torch.nn.Linear(2, 2)
+    cast = {f"fc.{key}": w.to(dtype) for key, w in model.state_dict().items()}
+    with pytest.raises(UserError, match=rf"holds {dtype} in 2 of its weights"):
+        check_complete(model, {"state_dict": cast}, "config.py", "a.pth")

@@ -81,7 +81,7 @@ def count_recognizer_cost(recognizer: nn.Module, shape: Sequence[int]) -> Cost:
     """
     flat = type(recognizer).__name__ == "Recognizer2D"
     place, layout = (1, "T 3 H W") if flat else (0, "3 T H W")
-    if len(shape) != 4 or shape[place] != 3:
+    if len(shape) != 4 or shape[place] != 3 or min(shape) < 1:
         raise ValueError(
             f"--shape of a {type(recognizer).__name__} is {layout}, such as "
             f"{'8 3 224 224' if flat else '3 8 224 224'}, not "
