@@ -100,7 +100,9 @@ def build_norm(owner: Plugin, norm_cfg: dict, channels: int) -> tuple[str, nn.Mo
     try:
         name, layer = build_norm_layer(norm_cfg, channels)
     except (AssertionError, TypeError, ValueError) as error:
-        reason = str(error) or "'GN' needs num_groups"
+        needs_groups = norm_cfg["type"] == "GN" and "num_groups" not in norm_cfg
+        missing = "it needs num_groups" if needs_groups else "its arguments do not fit"
+        reason = str(error) or missing
         raise ValueError(
             f"{type(owner).__name__}: norm_cfg={norm_cfg} cannot be built: {reason}."
         ) from error
