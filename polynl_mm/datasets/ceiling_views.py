@@ -91,15 +91,15 @@ class RandomShift(BaseTransform):
 class EightSymmetries(BaseTransform):
     """Make eight views of each clip: all quarter turns, mirrored and not.
 
-    For testing: the head averages over views as over clips. Frames have to be square.
-    Reads and writes ``imgs`` and ``num_clips``.
+    For testing: the head averages over views, as over those of ``ThreeCrop``. Frames
+    have to be square. Reads and writes ``imgs``.
     """
 
     def transform(self, results: dict) -> dict:
         """Replace the clips of one sample by their views.
 
         Args:
-            results (dict): With ``imgs`` and ``num_clips``.
+            results (dict): With ``imgs``.
 
         Returns:
             dict: The same.
@@ -115,5 +115,4 @@ class EightSymmetries(BaseTransform):
             )
         frames = results["imgs"]
         results["imgs"] = [turned(f, s) for s in range(SYMMETRIES) for f in frames]
-        results["num_clips"] *= SYMMETRIES
         return results

@@ -59,8 +59,9 @@ class SinePositions(nn.Module):
         for weight, axis in zip(self.weight, self.along, strict=True):
             waves = _waves(x.shape[2 + axis], weight)
             shape = [1] * self.dims
-            shape[axis] = -1
-            encoding = (weight.to(waves.dtype) @ waves).reshape(1, -1, *shape)
+            shape[axis] = x.shape[2 + axis]
+            encoding = weight.to(waves.dtype) @ waves  # (C, L)
+            encoding = encoding.reshape(1, -1, *shape)
             total = encoding if total is None else total + encoding
         return total.to(x.dtype)
 
