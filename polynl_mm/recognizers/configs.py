@@ -1,11 +1,10 @@
-"""Reading configs and the command line's changes to them, with helpful errors."""
+"""Reading configs, with the command line's changes, and helpful errors."""
 
 import inspect
 import traceback
-from argparse import ArgumentError
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -35,22 +34,6 @@ RUNNER_KEYS = {
 }
 # MMEngine's, and what replaces it.
 FSDP_STRATEGIES = ("FSDPStrategy", "mmengine.FSDPStrategy", "ShardedStrategy")
-
-
-class CfgOptions(DictAction):
-    """``--cfg-options key=value ...``, saying what is wrong with a bad one."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        """Parse the pairs into a dict of the namespace."""
-        for value in values or []:
-            if "=" not in value or value.startswith("="):
-                raise ArgumentError(
-                    self, f"expected key=value pairs, but got {value!r}"
-                )
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except AssertionError as error:
-            raise ArgumentError(self, f"{error} (quote lists and tuples)") from error
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
