@@ -169,8 +169,8 @@ def test_options_of_pictures(tool, tiny_config, tmp_path, refused):
 
     def hook(*options):
         args = test.parse_args([config, "c.pth", *options])
-        cfg = test.load_config(config)
-        test.merge_args(cfg, args)
+        cfg = testing.load_config(config)
+        testing.merge_args(cfg, args)
         return cfg.default_hooks.visualization
 
     given = hook("--show", "--interval", "3", "--wait-time", "0.5")
