@@ -193,7 +193,9 @@ def _moment_gram(
             with_bias(weight, bias, accumulate)
             for weight, bias in ((theta, of_theta), (phi, of_phi))
         )
-    moment = ((theta.to(accumulate) @ product) * phi.to(accumulate)).sum(dim=2)
+    # bmm, because a product of a matrix and a batch copies the batch transposed.
+    theta = theta.to(accumulate).expand(len(product), -1, -1)
+    moment = (torch.bmm(theta, product) * phi.to(accumulate)).sum(dim=2)
     return moment.unflatten(0, groups), samples.unflatten(0, groups).transpose(1, 2)
 
 
@@ -207,7 +209,10 @@ def _as_samples(x: Tensor) -> Tensor:
 
 def _project(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply (K, C), and a bias, (K,), to every position of (B, C, G, N)."""
-    y = (weight @ x.flatten(2)).unflatten(2, x.shape[2:])
+    # bmm: where weights are trained, a product of a matrix and a batch of features lays
+    # the features out anew, with channels last.
+    batch = weight.expand(len(x), -1, -1)
+    y = torch.bmm(batch, x.flatten(2)).unflatten(2, x.shape[2:])
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 
