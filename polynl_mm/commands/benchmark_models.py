@@ -78,7 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         default=Path("work_dirs/benchmark_models.json"),
         metavar="FILE.json",
-        help="the numbers, with their tables beside them in FILE.md (default "
+        help="the numbers, and without --page their tables in FILE.md (default "
         "%(default)s)",
     )
     parser.add_argument(
@@ -143,7 +143,8 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError("Give configs to measure, or --page to write from --out.")
         tables = format_networks(results)
         print(tables)
-        with renamed_when_complete(args.out.with_suffix(".md")) as partial:
-            partial.write_text(tables + "\n", encoding="utf-8")
         if args.page:
             write_table(tables, args.page)
+            return
+        with renamed_when_complete(args.out.with_suffix(".md")) as partial:
+            partial.write_text(tables + "\n", encoding="utf-8")
