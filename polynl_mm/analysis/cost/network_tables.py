@@ -45,7 +45,7 @@ def _format(networks, quantity: str) -> str:
         for row in network["variants"]:
             cells = [
                 f"{_short(network['config'])}, {shape}: {row['variant']}",
-                f"{row[key]:.3g}",
+                f"{row[key]:.0f}" if row[key] >= 100 else f"{row[key]:.3g}",
                 f"{row[quantity]:.2f}",
                 f"{row[f'{quantity}_to_mmcv']:.2f}",
             ]
