@@ -32,7 +32,7 @@ from polynl_mm.analysis.cost.operations import count_cost, count_recognizer_cost
 from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
 from polynl_mm.datasets.preparation.video_files import find_videos
 from polynl_mm.recognizers.building import build_recognizer
-from polynl_mm.user_errors import UserError
+from polynl_mm.user_errors import UserError, first_line
 
 # As MMAction2's own non-local configs have it.
 _MMCV_BLOCK = dict(sub_sample=True, use_scale=False, mode="embedded_gaussian")
@@ -180,6 +180,16 @@ def _decode_and_step(batches: Iterator[dict], step: "_TrainingStep") -> None:
     step(next(batches))
 
 
+def _read(dataset, number: int, names: Sequence[str]) -> dict:
+    try:
+        return dataset[number]
+    except Exception as error:  # whatever a decoder raises
+        raise UserError(
+            f"--videos: {names[number]} cannot be decoded ({first_line(error)}); take "
+            "it away, or find all such videos with tools/data/check_videos.py."
+        ) from error
+
+
 class _TrainingStep:
     """Takes a step of SGD: preprocessing, forward, loss, backward, update."""
 
@@ -248,7 +258,8 @@ def _decoded_batches(
         dataset = DATASETS.build(reading)
 
         def batches() -> Iterator[dict]:
-            samples = (dataset[i] for i in itertools.cycle(range(len(dataset))))
+            numbers = itertools.cycle(range(len(dataset)))
+            samples = (_read(dataset, number, names) for number in numbers)
             while True:
                 yield pseudo_collate(list(itertools.islice(samples, setting.batch)))
 

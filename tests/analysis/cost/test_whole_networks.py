@@ -95,6 +95,17 @@ def test_only_what_is_asked_for_is_measured(tool, tiny_config, tmp_path):
     assert table.count("|---") == 6
 
 
+def test_video_that_cannot_be_decoded_is_named(tool, tiny_config, tmp_path, capsys):
+    config = str(tiny_config(tmp_path / "tiny.py", extra=PLUGINS))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    options = ["--shape", "3", "4", "16", "16", "--rounds", "1", "--measure"]
+    options += ["decoding", "--videos", str(tmp_path / "videos")]
+    with pytest.raises(SystemExit):
+        tool(TOOL).main([config, *options, "--out", str(tmp_path / "o.json")])
+    assert "--videos: broken.mp4 cannot be decoded (" in capsys.readouterr().err
+
+
 def test_what_cannot_be_measured_is_said(tool, tiny_config, tmp_path, capsys):
     plain = str(tiny_config(tmp_path / "plain.py"))
     with pytest.raises(UserError, match=r"no model\.backbone\.plugins"):
