@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+import polynl_mm
 from polynl_mm.installation import CARRIED, CONFIGS
 from polynl_mm.recognizers.config_variables import check_child_variables, set_variables
 from polynl_mm.recognizers.model_match import CheckpointMatchHook
@@ -53,6 +54,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
             not fit; the sentence names the nearest valid choices.
     """
     quieten_stack()
+    polynl_mm.register()  # in a tool that has not done so yet
     file = find_config(path)
     if file.suffix not in CONFIG_SUFFIXES:
         raise UserError(
