@@ -3,12 +3,6 @@
 import argparse
 import statistics
 
-from polynl_mm.analysis.accuracy.training_curves import (
-    draw_curves,
-    find_keys,
-    read_training,
-    seconds_by_epoch,
-)
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -68,6 +62,8 @@ def print_times(logs) -> None:
     Raises:
         UserError: If a training recorded no times.
     """
+    from polynl_mm.analysis.accuracy.training_curves import seconds_by_epoch
+
     for log in logs:
         seconds = seconds_by_epoch(log)
         if not seconds:
@@ -90,6 +86,12 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        from polynl_mm.analysis.accuracy.training_curves import (
+            draw_curves,
+            find_keys,
+            read_training,
+        )
+
         if args.task == "plot_curve":
             expect_outputs({"--out": args.out})
         titles = args.legend or args.runs

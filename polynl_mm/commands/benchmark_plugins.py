@@ -3,15 +3,8 @@
 import argparse
 from pathlib import Path
 
-import torch
-
-from polynl_mm.analysis.cost.benchmark import (
-    SUBJECTS,
-    Setting,
-    benchmark,
-    format_table,
-    write_results,
-)
+from polynl_mm import register
+from polynl_mm.analysis.cost.setting import Setting
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
@@ -50,8 +43,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="measure the plugins through torch.compile with inductor, after checking "
         "that they then give the same outputs",
     )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), metavar="NAME")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="of torch (default: as many as it takes)",
+    )
+    parser.add_argument(
+        "--subjects",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="what to measure (default: all)",
+    )
     return parser.parse_args(argv)
 
 
@@ -63,15 +67,27 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        import torch
+
+        from polynl_mm.analysis.cost.benchmark import (
+            SUBJECTS,
+            benchmark,
+            format_table,
+            write_results,
+        )
+
         expect_outputs(folders={"--out": args.out})
         check_counts(args, COUNTS)
-        for name in args.subjects:
+        subjects = getattr(args, "subjects", list(SUBJECTS))
+        for name in subjects:
             if name not in SUBJECTS:
                 hint = did_you_mean(name, SUBJECTS) or f"; known: {', '.join(SUBJECTS)}"
                 raise UserError(f"--subjects: there is no {name!r}{hint}")
         if args.device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: torch sees no CUDA GPU on this machine.")
-        torch.set_num_threads(args.threads)
+        if "threads" in args:
+            torch.set_num_threads(args.threads)
         setting = Setting(
             channels=args.channels,
             clip_lengths=tuple(args.clip_lengths),
@@ -84,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         points = benchmark(
             setting,
-            args.subjects,
+            subjects,
             save=lambda points: write_results(points, setting, args.out),
         )
         print(format_table(points))

@@ -2,13 +2,7 @@
 
 import argparse
 
-import torch
-
-from polynl_mm.analysis.cost.compare import (
-    compare_forward,
-    compare_training,
-    measure_quadratic_modes,
-)
+from polynl_mm import register
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.user_errors import user_errors
 
@@ -26,7 +20,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="of torch"
+        "--threads",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="of torch (default: as many as it takes)",
     )
     parser.add_argument(
         "--repeats", type=int, default=7, help="how often each is timed, in turns"
@@ -42,8 +39,18 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        import torch
+
+        from polynl_mm.analysis.cost.compare import (
+            compare_forward,
+            compare_training,
+            measure_quadratic_modes,
+        )
+
         check_counts(args, ("threads", "repeats"))
-        torch.set_num_threads(args.threads)
+        if "threads" in args:
+            torch.set_num_threads(args.threads)
         for table in (
             compare_forward(args.repeats),
             compare_training(args.repeats),

@@ -2,15 +2,7 @@
 
 import argparse
 
-from polynl_mm.analysis.accuracy.accuracies import (
-    class_names,
-    count_confusions,
-    format_accuracies,
-    most_confused,
-    overall_accuracies,
-)
-from polynl_mm.analysis.accuracy.confusion_picture import draw_confusions
-from polynl_mm.analysis.accuracy.dumped_results import read_results
+from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.text_files import read_class_names
@@ -100,6 +92,17 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from polynl_mm.analysis.accuracy.accuracies import (
+            class_names,
+            count_confusions,
+            format_accuracies,
+            most_confused,
+            overall_accuracies,
+        )
+        from polynl_mm.analysis.accuracy.confusion_picture import draw_confusions
+        from polynl_mm.analysis.accuracy.dumped_results import read_results
+
         expect_outputs({"--out": args.out, "--json": args.json})
         require_mmaction2()
         results = read_results(args.results)

@@ -2,13 +2,10 @@
 
 import argparse
 
+from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs
-from polynl_mm.deployment.onnx_export import export_onnx, require_packages
-from polynl_mm.recognizers.building import build_recognizer, load_weights
 from polynl_mm.recognizers.command_line import add_config_options
-from polynl_mm.recognizers.configs import load_config
 from polynl_mm.stack import require_mmaction2
-from polynl_mm.stack.safe_checkpoints import check_exists, trust_checkpoints
 from polynl_mm.user_errors import UserError, user_errors
 
 
@@ -59,6 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from polynl_mm.deployment.onnx_export import export_onnx, require_packages
+        from polynl_mm.recognizers.building import build_recognizer, load_weights
+        from polynl_mm.recognizers.configs import load_config
+        from polynl_mm.stack.safe_checkpoints import check_exists, trust_checkpoints
+
         expect_outputs({"--out": args.out})
         require_mmaction2()
         require_packages()

@@ -2,11 +2,8 @@
 
 import argparse
 
-import torch
-from mmengine.registry import init_default_scope
-
-from polynl_mm.analysis.cost.operations import count_recognizer_cost
-from polynl_mm.recognizers.configs import CfgOptions, load_config
+from polynl_mm import register
+from polynl_mm.recognizers.command_line import CfgOptions
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.user_errors import user_errors
 
@@ -48,6 +45,13 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        import torch
+        from mmengine.registry import init_default_scope
+
+        from polynl_mm.analysis.cost.operations import count_recognizer_cost
+        from polynl_mm.recognizers.configs import load_config
+
         require_mmaction2()
         cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get("default_scope", "mmaction"))

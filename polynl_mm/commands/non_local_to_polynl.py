@@ -2,14 +2,10 @@
 
 import argparse
 
+from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs
-from polynl_mm.convert.non_local_to_polynl import convert, describe_plugins
-from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.recognizers.command_line import add_config_options, check_config_options
-from polynl_mm.recognizers.configs import load_config
-from polynl_mm.recognizers.state_dicts import read_state_dict, write_checkpoint
 from polynl_mm.stack import require_mmaction2
-from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.user_errors import user_errors
 
 
@@ -52,6 +48,13 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from polynl_mm.convert.non_local_to_polynl import convert, describe_plugins
+        from polynl_mm.recognizers.building import build_recognizer
+        from polynl_mm.recognizers.configs import load_config
+        from polynl_mm.recognizers.state_dicts import read_state_dict, write_checkpoint
+        from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+
         expect_outputs({"target": args.target})
         check_config_options(args)
         if args.trust_checkpoint:

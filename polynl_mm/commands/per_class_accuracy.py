@@ -4,13 +4,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from polynl_mm.analysis.accuracy.accuracies import (
-    class_accuracies,
-    class_records,
-    format_accuracies,
-    overall_accuracies,
-)
-from polynl_mm.analysis.accuracy.dumped_results import read_results
+from polynl_mm import register
 from polynl_mm.atomic_files import (
     expect_outputs,
     renamed_when_complete,
@@ -82,6 +76,15 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from polynl_mm.analysis.accuracy.accuracies import (
+            class_accuracies,
+            class_records,
+            format_accuracies,
+            overall_accuracies,
+        )
+        from polynl_mm.analysis.accuracy.dumped_results import read_results
+
         expect_outputs({"--out": args.out})
         require_mmaction2()
         results = read_results(args.results)

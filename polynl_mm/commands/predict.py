@@ -4,14 +4,10 @@ import argparse
 import sys
 from dataclasses import asdict
 
-from mmengine.device import get_device
-
+from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.recognizers.command_line import add_config_options
-from polynl_mm.recognizers.configs import load_config
-from polynl_mm.recognizers.prediction import Predictor, write_annotated
 from polynl_mm.stack import require_mmaction2
-from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.text_files import read_class_names
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -45,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def predict_all(predictor: Predictor, args: argparse.Namespace) -> list[dict]:
+def predict_all(predictor, args: argparse.Namespace) -> list[dict]:
     """Predict every video, whatever befalls the others, and print the results.
 
     Args:
@@ -55,6 +51,8 @@ def predict_all(predictor: Predictor, args: argparse.Namespace) -> list[dict]:
     Returns:
         list[dict]: One record per video, with ``error`` where it failed.
     """
+    from polynl_mm.recognizers.prediction import write_annotated
+
     records, copies = [], []
     for video in args.videos:
         try:
@@ -86,6 +84,13 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from mmengine.device import get_device
+
+        from polynl_mm.recognizers.configs import load_config
+        from polynl_mm.recognizers.prediction import Predictor
+        from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+
         expect_outputs({"--json": args.json}, {"--out-dir": args.out_dir})
         require_mmaction2()
         if args.trust_checkpoint:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from polynl_mm.deployment.publish import publish
-from polynl_mm.stack.safe_checkpoints import TRUST_OPTION, trust_checkpoints
+from polynl_mm import register
+from polynl_mm.stack import TRUST_OPTION
 from polynl_mm.user_errors import user_errors
 
 
@@ -42,6 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from polynl_mm.deployment.publish import publish
+        from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+
         if args.trust_checkpoint:
             trust_checkpoints()
         written, left_out = publish(

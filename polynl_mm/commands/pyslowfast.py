@@ -2,17 +2,10 @@
 
 import argparse
 
-from mmengine.config import Config
-
+from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs, renamed_when_complete
-from polynl_mm.convert.pyslowfast import convert_weights, fit_weights, read_pyslowfast
-from polynl_mm.convert.pyslowfast_model import describe_model
-from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.recognizers.command_line import add_config_options, check_config_options
-from polynl_mm.recognizers.configs import load_config
-from polynl_mm.recognizers.state_dicts import write_checkpoint
 from polynl_mm.stack import require_mmaction2
-from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.user_errors import UserError, user_errors
 
 
@@ -55,6 +48,20 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from mmengine.config import Config
+
+        from polynl_mm.convert.pyslowfast import (
+            convert_weights,
+            fit_weights,
+            read_pyslowfast,
+        )
+        from polynl_mm.convert.pyslowfast_model import describe_model
+        from polynl_mm.recognizers.building import build_recognizer
+        from polynl_mm.recognizers.configs import load_config
+        from polynl_mm.recognizers.state_dicts import write_checkpoint
+        from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+
         expect_outputs({"target": args.target, "--model-config": args.model_config})
         require_mmaction2()
         check_config_options(args)

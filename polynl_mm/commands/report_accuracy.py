@@ -4,14 +4,7 @@ import argparse
 import pickle
 from pathlib import Path
 
-import torch
-
-from polynl_mm.analysis.accuracy.accuracies import (
-    format_accuracies,
-    fuse,
-    overall_accuracies,
-)
-from polynl_mm.analysis.accuracy.dumped_results import DumpedResults, read_results
+from polynl_mm import register
 from polynl_mm.atomic_files import (
     expect_outputs,
     renamed_when_complete,
@@ -57,13 +50,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def dump_results(results: DumpedResults, path: str) -> None:
+def dump_results(results, path: str) -> None:
     """Write predictions as ``tools/test.py --dump`` does.
 
     Args:
         results (DumpedResults): What to write.
         path (str): A ``.pkl`` file.
     """
+    import torch
+
     samples = []
     for row, (score, label) in enumerate(
         zip(results.scores, results.labels, strict=True)
@@ -88,6 +83,14 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
+        register()
+        from polynl_mm.analysis.accuracy.accuracies import (
+            format_accuracies,
+            fuse,
+            overall_accuracies,
+        )
+        from polynl_mm.analysis.accuracy.dumped_results import read_results
+
         expect_outputs({"--dump": args.dump, "--metrics": args.metrics})
         require_mmaction2()
         if args.dump and Path(args.dump).suffix not in (".pkl", ".pickle"):

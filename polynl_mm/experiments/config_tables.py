@@ -4,7 +4,6 @@ Costs are counted from the configs, as ``tools/analysis_tools/get_flops.py`` doe
 published results are read from the index that MMAction2 installs beside its configs.
 """
 
-import argparse
 import logging
 import re
 import warnings
@@ -21,14 +20,12 @@ from torch import nn
 from tqdm import tqdm
 
 from polynl_mm.analysis.cost.operations import count_recognizer_cost
-from polynl_mm.experiments.page_tables import END, START, write_table
+from polynl_mm.experiments.page_tables import END, START
 from polynl_mm.installation import CONFIGS
 from polynl_mm.plugins import Plugin
 from polynl_mm.recognizers.configs import find_config, load_config
-from polynl_mm.stack import require_mmaction2
-from polynl_mm.user_errors import UserError, did_you_mean, user_errors
+from polynl_mm.user_errors import UserError, did_you_mean
 
-COMMAND = "python tools/analysis_tools/config_tables.py"
 # What MMAction2 trained that stands nearest to a folder's experiments.
 PUBLISHED = {
     "i3d": (
@@ -104,7 +101,7 @@ def build_model(cfg: Config) -> nn.Module:
     Returns:
         nn.Module: The recognizer, on the meta device.
     """
-    with _quiet(), torch.device("meta"):
+    with quiet(), torch.device("meta"):
         init_default_scope(cfg.get("default_scope", "mmaction"))
         return MODELS.build(cfg.model)
 
@@ -152,7 +149,7 @@ def format_experiments(folder: Path) -> str:
         label = re.sub(r"split\d", "split{1,2,3}", file.stem)
         if label in rows:
             continue
-        with _quiet():
+        with quiet():
             cfg = load_config(str(file))
         model = build_model(cfg)
         block, count = _describe_plugins(cfg, model)
@@ -202,7 +199,7 @@ def format_published(folder: str) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in published_results(folder):
-        with _quiet():
+        with quiet():
             cfg = load_config(result.config)
         cost = count_recognizer_cost(build_model(cfg), one_view(cfg))
         lines.append(
@@ -246,7 +243,7 @@ def is_current(folder: Path) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the stack's own remarks out of a progress bar."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -283,45 +280,3 @@ def find_folders(names: Sequence[str]) -> list[Path]:
                 f"their README{did_you_mean(name, known) or f': {sorted(known)}.'}"
             )
     return [known[name] for name in names or known]
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        argv (Sequence[str], optional): Arguments; by default those of the process.
-
-    Returns:
-        argparse.Namespace: The arguments.
-    """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "folders", nargs="*", metavar="FOLDER", help="such as i3d; default all"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, say what is out of date"
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the tables of the READMEs, or check them.
-
-    Args:
-        argv (Sequence[str], optional): Arguments; by default those of the process.
-    """
-    args = parse_args(argv)
-    with user_errors():
-        with _quiet():
-            require_mmaction2()
-        folders = find_folders(args.folders)
-        if args.check:
-            stale = [folder for folder in folders if not is_current(folder)]
-            if stale:
-                names = " ".join(folder.name for folder in stale)
-                raise UserError(f"READMEs out of date: {names}; run {COMMAND} {names}.")
-            print(f"{len(folders)} READMEs are up to date.")
-            return
-        for folder in folders:
-            write_table(format_page(folder), folder / "README.md")
-        print(f"Wrote the tables of {', '.join(f'configs/{f.name}' for f in folders)}.")

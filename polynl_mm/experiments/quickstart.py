@@ -80,6 +80,7 @@ def measure_model(config: str | Path) -> dict[str, float]:
     import torch
     from mmengine.registry import MODELS, init_default_scope
 
+    from polynl_mm import register
     from polynl_mm.analysis.cost.operations import count_recognizer_cost
     from polynl_mm.recognizers.configs import load_config
     from polynl_mm.stack import require_mmaction2
@@ -87,6 +88,7 @@ def measure_model(config: str | Path) -> dict[str, float]:
     with warnings.catch_warnings():
         # Of the stack's imports; the user can do nothing about them.
         warnings.simplefilter("ignore")
+        register()
         require_mmaction2()
         cfg = load_config(str(config))
         init_default_scope("mmaction")

@@ -105,7 +105,7 @@ class _Gram(torch.autograd.Function):
         else:
             chunks = x.split(_HALF_CHUNK, dim=2)
             total = sum(_symmetric_product(chunk.to(accumulate)) for chunk in chunks)
-        product = total / x.shape[2]
+        product = total.div_(x.shape[2])
         if with_mean:
             mean = x.sum(dim=2, keepdim=True, dtype=accumulate) / x.shape[2]
             one = mean.new_ones(x.shape[0], 1, 1)
@@ -174,6 +174,11 @@ def _accumulate(
     if scale is None:
         y = matrix @ x
         return y if shift is None else y.add_(shift.unsqueeze(2))
+    if x.dtype == accumulate_dtype(x) and not torch.jit.is_tracing():
+        # The residual is a diagonal of the matrix: features are read and written once.
+        matrix = matrix.clone()
+        matrix.diagonal(dim1=1, dim2=2).add_(scale)
+        return _accumulate(x, matrix, None, shift)
     y = scale * x
     if shift is not None:
         y.add_(shift.unsqueeze(2))
@@ -188,8 +193,8 @@ def _symmetric_product(x: Tensor) -> Tensor:
     product = x.new_empty(*x.shape[:-1], channels)
     for start in range(0, channels, size):
         stop = min(start + size, channels)
-        rows = x[..., start:stop, :] @ x[..., start:, :].mT  # (..., size, rest)
-        product[..., start:stop, start:] = rows
+        rows = product[..., start:stop, start:]  # (..., size, rest)
+        rows.baddbmm_(x[..., start:stop, :], x[..., start:, :].mT, beta=0)
         product[..., stop:, start:stop] = rows[..., stop - start :].mT
     return product
 

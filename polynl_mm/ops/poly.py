@@ -193,7 +193,9 @@ def _moment_gram(
             with_bias(weight, bias, accumulate)
             for weight, bias in ((theta, of_theta), (phi, of_phi))
         )
-    moment = ((theta.to(accumulate) @ product) * phi.to(accumulate)).sum(dim=2)
+    # bmm, because a product of a matrix and a batch copies the batch transposed.
+    theta = _for_each(theta.to(accumulate), product)
+    moment = (torch.bmm(theta, product) * phi.to(accumulate)).sum(dim=2)
     return moment.unflatten(0, groups), samples.unflatten(0, groups).transpose(1, 2)
 
 
@@ -205,9 +207,16 @@ def _as_samples(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1)
 
 
+def _for_each(weight: Tensor, samples: Tensor) -> Tensor:
+    """(K, C) -> (B, K, C), a view, whose gradient is no sum where B is 1."""
+    return weight.unsqueeze(0).expand(samples.shape[0], -1, -1)
+
+
 def _project(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply (K, C), and a bias, (K,), to every position of (B, C, G, N)."""
-    y = (weight @ x.flatten(2)).unflatten(2, x.shape[2:])
+    # bmm: where weights are trained, a product of a matrix and a batch of features lays
+    # the features out anew, with channels last.
+    y = torch.bmm(_for_each(weight, x), x.flatten(2)).unflatten(2, x.shape[2:])
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 

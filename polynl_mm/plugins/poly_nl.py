@@ -112,8 +112,6 @@ class _PolyNL(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
-        # Without a norm, alpha scales the C x K weight and not C x N features.
-        alpha = 1.0 if self.norm else self.alpha
         # What is read is what is passed on, unless positions are added to it.
         fused = self.norm is None and self.positions is None
         *biases, of_out, of_g = self.biases
@@ -121,12 +119,12 @@ class _PolyNL(Plugin):
             split_groups(self.placed(x), self.axes),  # (B, C, G, N)
             self.theta.weight.flatten(1),
             self.phi.weight.flatten(1),
-            self.out.weight.flatten(1) * alpha,
+            self.out.weight.flatten(1),
             None if self.g is None else self.g.weight.flatten(1),
             residual=self.beta if fused else None,
             schedule=self.schedule,
-            biases=(*biases, None if of_out is None else of_out * alpha, of_g),
-            moment_norm=self.moment_norm and self.normalise_heads,
+            biases=(*biases, None if of_out is None else of_out * self.alpha, of_g),
+            moment_norm=self.scale_moment,
         )
         y = join_groups(y, self.axes, x.shape[2:])
         if fused:
@@ -139,6 +137,16 @@ class _PolyNL(Plugin):
         """Biases of theta, phi, out and g, None where there is none."""
         layers = (self.theta, self.phi, self.out, self.g)
         return tuple(None if layer is None else layer.bias for layer in layers)
+
+    def scale_moment(self, moment: Tensor) -> Tensor:
+        """Normalise the moment, and take alpha in: (..., K) -> same shape.
+
+        Where no norm stands between, alpha scales K numbers a sample, and neither a
+        C x K weight nor C x N features.
+        """
+        if self.moment_norm is not None:
+            moment = self.normalise_heads(moment)
+        return moment if self.norm else moment * self.alpha.to(moment.dtype)
 
     def normalise_heads(self, moment: Tensor) -> Tensor:
         """Normalise the moment within each head: (..., K) -> same shape."""

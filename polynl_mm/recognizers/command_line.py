@@ -1,13 +1,32 @@
-"""The options that the tools have in common."""
+"""The options that the tools have in common; read before torch is imported."""
 
 import argparse
 import os
 from collections.abc import Sequence
 
-from polynl_mm.recognizers.configs import CfgOptions
-from polynl_mm.stack.process_group import LAUNCHERS
-from polynl_mm.stack.safe_checkpoints import TRUST_OPTION
+from polynl_mm.stack import LAUNCHERS, TRUST_OPTION
 from polynl_mm.user_errors import UserError
+
+
+class CfgOptions(argparse.Action):
+    """``--cfg-options key=value ...``, saying what is wrong with a bad one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Parse the pairs into a dict of the namespace, as MMEngine does."""
+        from mmengine.config import DictAction  # only where the option is given
+
+        for value in values or []:
+            if "=" not in value or value.startswith("="):
+                raise argparse.ArgumentError(
+                    self, f"expected key=value pairs, but got {value!r}"
+                )
+        parse = DictAction(self.option_strings, self.dest)
+        try:
+            parse(parser, namespace, values, option_string)
+        except AssertionError as error:
+            raise argparse.ArgumentError(
+                self, f"{error} (quote lists and tuples)"
+            ) from error
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -81,13 +100,13 @@ def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
 
     Args:
         args (argparse.Namespace): The command line.
-        names (Sequence[str]): Attributes: numbers, lists of them, or None.
+        names (Sequence[str]): Attributes: numbers, lists of them, None, or left out.
 
     Raises:
         UserError: If a number is less than 1.
     """
     for name in names:
-        given = getattr(args, name)
+        given = getattr(args, name, None)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and value < 1:
                 option = name.replace("_", "-")

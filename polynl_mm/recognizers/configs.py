@@ -1,14 +1,14 @@
-"""Reading configs and the command line's changes to them, with helpful errors."""
+"""Reading configs, with the command line's changes, and helpful errors."""
 
 import inspect
 import traceback
-from argparse import ArgumentError
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+import polynl_mm
 from polynl_mm.installation import CARRIED, CONFIGS
 from polynl_mm.recognizers.config_variables import check_child_variables, set_variables
 from polynl_mm.recognizers.model_match import CheckpointMatchHook
@@ -37,22 +37,6 @@ RUNNER_KEYS = {
 FSDP_STRATEGIES = ("FSDPStrategy", "mmengine.FSDPStrategy", "ShardedStrategy")
 
 
-class CfgOptions(DictAction):
-    """``--cfg-options key=value ...``, saying what is wrong with a bad one."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        """Parse the pairs into a dict of the namespace."""
-        for value in values or []:
-            if "=" not in value or value.startswith("="):
-                raise ArgumentError(
-                    self, f"expected key=value pairs, but got {value!r}"
-                )
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except AssertionError as error:
-            raise ArgumentError(self, f"{error} (quote lists and tuples)") from error
-
-
 def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config file and merge the command line's options into it.
 
@@ -70,6 +54,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
             not fit; the sentence names the nearest valid choices.
     """
     quieten_stack()
+    polynl_mm.register()  # in a tool that has not done so yet
     file = find_config(path)
     if file.suffix not in CONFIG_SUFFIXES:
         raise UserError(

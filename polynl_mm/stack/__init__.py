@@ -5,7 +5,13 @@
 
 from polynl_mm.stack.requirements import check_requirements, require_mmaction2
 
+# Of command lines, which are read before torch is imported.
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+TRUST_OPTION = "--trust-checkpoint"
+
 __all__ = [
+    "LAUNCHERS",
+    "TRUST_OPTION",
     "check_requirements",
     "install",
     "require_mmaction2",

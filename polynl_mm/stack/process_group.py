@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 
+from polynl_mm.stack import LAUNCHERS
 from polynl_mm.stack.lost_ranks import explaining_lost_ranks
 from polynl_mm.user_errors import UserError
 
-LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 SYNC_NORMS = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
 DEFAULT_PORT = "29500"
 

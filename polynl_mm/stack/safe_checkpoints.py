@@ -35,9 +35,9 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from polynl_mm.stack import TRUST_OPTION
 from polynl_mm.user_errors import UserError, did_you_mean, first_line
 
-TRUST_OPTION = "--trust-checkpoint"
 PLAIN_DTYPE = re.compile(r"[<>=|]?([iufc]\d+|b1|[?bBhHiIlLqQefdFD])")
 
 # What damaged files make torch and zipfile raise.

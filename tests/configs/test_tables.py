@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from polynl_mm.commands import config_tables as command
 from polynl_mm.experiments import config_tables
 from polynl_mm.experiments.config_tables import PUBLISHED, published_results
 
@@ -118,19 +119,19 @@ def folder(tmp_path, monkeypatch):
 
 def test_command_writes_and_checks_the_tables(folder, capsys):
     with pytest.raises(SystemExit) as stop:
-        config_tables.main(["--check"])
+        command.main(["--check"])
     assert stop.value.code == 2
     assert "out of date: tiny; run python tools/" in capsys.readouterr().err
 
-    config_tables.main([])
+    command.main([])
     page = (folder / "README.md").read_text()
     assert page.startswith("# Tiny") and page.endswith("The end.\n")
     assert "| [tiny_split{1,2,3}](tiny_split1.py) | none | 0 | 3 8 64 64 |" in page
     assert "split2" not in page
-    config_tables.main(["tiny", "--check"])
+    command.main(["tiny", "--check"])
 
 
 def test_unknown_folder_is_named(folder, capsys):
     with pytest.raises(SystemExit):
-        config_tables.main(["tinny"])
+        command.main(["tinny"])
     assert "did you mean 'tiny'?" in capsys.readouterr().err

@@ -45,7 +45,8 @@ def test_models_are_measured():
 
 @pytest.mark.parametrize("size", [qs.FULL, qs.FAST])
 def test_options_fit_the_configs(size):
-    from polynl_mm.recognizers.configs import CfgOptions, load_config
+    from polynl_mm.recognizers.command_line import CfgOptions
+    from polynl_mm.recognizers.configs import load_config
 
     parser = qs.argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=CfgOptions)

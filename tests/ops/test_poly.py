@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from closeness import assert_close, assert_equal_to_reference
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from polynl_mm.ops import reference
 from polynl_mm.ops.poly import choose_schedule, count_operations, poly_nl
@@ -154,3 +155,30 @@ def test_auto_takes_the_lower_count():
 def test_unknown_schedule_is_named():
     with pytest.raises(ValueError, match=r"'direct'.*not 'fast'"):
         poly_nl(**make(1, 4, 4), schedule="fast")
+
+
+class LargeCopies(TorchDispatchMode):
+    """Counts the copies of tensors from a size on."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.count = size, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        copies = (torch.ops.aten.clone, torch.ops.aten.copy_, torch.ops.aten._to_copy)
+        if func.overloadpacket in copies and result.numel() >= self.size:
+            self.count += 1
+        return result
+
+
+@pytest.mark.parametrize("schedule", ["direct", "gram"])
+@pytest.mark.parametrize("reduction", [1, 8])
+def test_training_lays_no_features_out_anew(schedule, reduction):
+    tensors = make(3, 32, 400, reduction, dtype=torch.float32)
+    leaves = {k: v.requires_grad_() for k, v in tensors.items()}
+    residual = torch.ones(1, requires_grad=True)
+    with LargeCopies(leaves["x"].numel() // reduction) as copies:
+        output = poly_nl(**leaves, residual=residual, schedule=schedule)
+        output.backward(torch.ones_like(output))
+    assert copies.count == 0

@@ -6,6 +6,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from polynl_mm.commands import training
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.stack.bfloat16 import accept_bfloat16_scores, measure_slowdown
 
@@ -44,13 +45,13 @@ def test_heads_take_bfloat16_scores():
 
 def test_amp_of_train_py_needs_no_gpu(tool, tiny_config, tmp_path, monkeypatch):
     train = tool("train")
-    monkeypatch.setattr(train, "get_device", lambda: "cpu")
+    monkeypatch.setattr(training, "get_device", lambda: "cpu")
     extra = "optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')\n"
     config = tiny_config(tmp_path / "c.py", extra=extra)
     arguments = [str(config), "--amp", "--work-dir", str(tmp_path / "w")]
     args = train.parse_args(arguments)
-    cfg = train.load_config(args.config)
-    train.merge_args(cfg, args)
+    cfg = load_config(args.config)
+    training.merge_args(cfg, args)
     assert cfg.optim_wrapper.type == "Bfloat16OptimWrapper"
     assert "dtype" not in cfg.optim_wrapper
     if not torch.cuda.is_available():
@@ -63,12 +64,12 @@ def test_amp_that_slows_training_down_says_so(
     tool, tiny_config, tmp_path, monkeypatch, ratio
 ):
     train, said = tool("train"), []
-    monkeypatch.setattr(train, "measure_slowdown", lambda: ratio)
-    monkeypatch.setattr(train, "get_device", lambda: "cpu")
-    monkeypatch.setattr(train, "print_log", lambda text, **_: said.append(text))
+    monkeypatch.setattr(training, "measure_slowdown", lambda: ratio)
+    monkeypatch.setattr(training, "get_device", lambda: "cpu")
+    monkeypatch.setattr(training, "print_log", lambda text, **_: said.append(text))
     args = train.parse_args([str(tiny_config(tmp_path / "c.py")), "--amp"])
     cfg = load_config(args.config)
-    train.merge_args(cfg, args)
+    training.merge_args(cfg, args)
     assert cfg.optim_wrapper.type == "Bfloat16OptimWrapper"
     assert [text for text in said if "30 times as long" in text] == said[: ratio > 2]
 

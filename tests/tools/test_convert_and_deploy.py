@@ -5,8 +5,10 @@ import pytest
 import torch
 from pyslowfast_source import PySlowFast, randomize
 
+from polynl_mm.commands import testing, training
 from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.recognizers.configs import load_config
+from polynl_mm.stack import safe_checkpoints
 from polynl_mm.stack.safe_checkpoints import distrust_checkpoints
 
 NON_LOCAL = """
@@ -166,10 +168,10 @@ def test_every_tool_can_be_told_to_trust(tool, monkeypatch, name, arguments):
     def trust():
         raise TrustedError
 
-    loaded = tool(name)
-    monkeypatch.setattr(loaded, "trust_checkpoints", trust)
+    for module in (safe_checkpoints, training, testing):
+        monkeypatch.setattr(module, "trust_checkpoints", trust)
     with pytest.raises(TrustedError):
-        loaded.main([*arguments, "--trust-checkpoint"])
+        tool(name).main([*arguments, "--trust-checkpoint"])
 
 
 def test_export_and_publish(tool, tiny_config, tmp_path, capsys, refused):

@@ -9,7 +9,7 @@ from conftest import TOOLS, write_video
 from mmengine.config import Config
 
 from polynl_mm.datasets.annotations import check_datasets
-from polynl_mm.recognizers.configs import CfgOptions
+from polynl_mm.recognizers.command_line import CfgOptions
 
 DATA = TOOLS / "data"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conftest import REPO
 
-from polynl_mm.stack.safe_checkpoints import TRUST_OPTION
+from polynl_mm.stack import TRUST_OPTION
 
 NAMES = {"TRUST_OPTION": TRUST_OPTION}
 # Who has the options that several tools share.

@@ -11,6 +11,7 @@ import torch
 from mmcv.cnn.bricks.non_local import NonLocal3d
 
 from polynl_mm import NonLocalBlock3d
+from polynl_mm.commands import testing, training
 
 NON_LOCAL = """
 model['backbone'].update(
@@ -79,27 +80,27 @@ def test_seed_of_the_command_line_wins(tool, tiny_config, tmp_path):
     extra = "randomness = dict(seed=3, deterministic=False)\n"
     config = tiny_config(tmp_path / "c.py", extra=extra)
     args = train.parse_args([str(config), "--seed", "4", "--deterministic"])
-    cfg = train.load_config(args.config)
-    train.merge_args(cfg, args)
+    cfg = training.load_config(args.config)
+    training.merge_args(cfg, args)
     assert cfg.randomness == {"seed": 4, "deterministic": True}
     args = train.parse_args([str(config)])
-    cfg = train.load_config(args.config)
-    train.merge_args(cfg, args)
+    cfg = training.load_config(args.config)
+    training.merge_args(cfg, args)
     assert cfg.randomness.seed == 3
 
 
 @pytest.fixture
 def kept(monkeypatch):
-    """Return a function that has a tool keep the runners it builds, in a list."""
+    """Return a function that has a command keep the runners it builds, in a list."""
 
-    def keep(tool):
-        runners, build = [], tool.build_runner
+    def keep(command):
+        runners, build = [], command.build_runner
 
         def build_and_keep(cfg):
             runners.append(build(cfg))
             return runners[-1]
 
-        monkeypatch.setattr(tool, "build_runner", build_and_keep)
+        monkeypatch.setattr(command, "build_runner", build_and_keep)
         return runners
 
     return keep
@@ -112,7 +113,7 @@ def count(model, kind):
 def test_scaled_learning_rate_and_accelerated_blocks(tool, tiny_config, tmp_path, kept):
     config = tiny_config(tmp_path / "nl.py", extra=NON_LOCAL)
     train, work = tool("train"), ["--work-dir", str(tmp_path / "w")]
-    runners, options = kept(train), ["--auto-scale-lr", "--accelerate-non-local"]
+    runners, options = kept(training), ["--auto-scale-lr", "--accelerate-non-local"]
     train.main([str(config), *work, "--no-validate", *options])
     (scalars,) = (tmp_path / "w").glob("*/vis_data/scalars.json")
     rates = [json.loads(line)["lr"] for line in scalars.read_text().splitlines()]
@@ -121,7 +122,7 @@ def test_scaled_learning_rate_and_accelerated_blocks(tool, tiny_config, tmp_path
     assert (count(model, NonLocalBlock3d), count(model, NonLocal3d)) == (1, 0)
 
     test, scores = tool("test"), []
-    runners, checkpoint = kept(test), str(tmp_path / "w" / "epoch_1.pth")
+    runners, checkpoint = kept(testing), str(tmp_path / "w" / "epoch_1.pth")
     for option in ([], ["--accelerate-non-local"]):
         dump = tmp_path / "d.pkl"
         test.main([str(config), checkpoint, *work, "--dump", str(dump), *option])
@@ -144,9 +145,9 @@ def test_seed_of_a_rank(tool, tiny_config, tmp_path, monkeypatch, option, seed):
     train, config = tool("train"), tiny_config(tmp_path / "c.py")
     work = ["--work-dir", str(tmp_path / "w")]
     args = train.parse_args([str(config), *work, "--seed", "5", *option])
-    cfg = train.load_config(args.config)
-    train.merge_args(cfg, args)
-    runner = train.build_runner(cfg)
+    cfg = training.load_config(args.config)
+    training.merge_args(cfg, args)
+    runner = training.build_runner(cfg)
     assert runner.seed == seed and torch.initial_seed() == seed
 
 
@@ -168,8 +169,8 @@ def test_options_of_pictures(tool, tiny_config, tmp_path, refused):
 
     def hook(*options):
         args = test.parse_args([config, "c.pth", *options])
-        cfg = test.load_config(config)
-        test.merge_args(cfg, args)
+        cfg = testing.load_config(config)
+        testing.merge_args(cfg, args)
         return cfg.default_hooks.visualization
 
     given = hook("--show", "--interval", "3", "--wait-time", "0.5")

@@ -7,7 +7,6 @@ is not part of it.
 import argparse
 import contextlib
 import logging
-import os
 import socket
 import statistics
 import time
@@ -28,14 +27,10 @@ from torch import nn
 from tqdm import tqdm
 
 from polynl_mm.atomic_files import (
-    expect_outputs,
     renamed_when_complete,
-    write_json,
 )
 from polynl_mm.recognizers.command_line import check_counts
-from polynl_mm.recognizers.configs import CfgOptions, load_config
-from polynl_mm.stack import require_mmaction2
-from polynl_mm.user_errors import UserError, user_errors
+from polynl_mm.user_errors import UserError
 
 WARM_UP = 2
 
@@ -257,101 +252,12 @@ def _free_port() -> int:
         return server.getsockname()[1]
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line of ``tools/analysis_tools/measure_scaling.py``.
-
-    Args:
-        argv (Sequence[str] | None): Arguments; default those of the process.
-
-    Returns:
-        argparse.Namespace: One attribute per option.
-    """
-    parser = argparse.ArgumentParser(
-        description="Measure how training speed grows with the number of processes, "
-        "each with the same batch of random clips."
-    )
-    parser.add_argument("config", help="config file, or mmaction::recognition/...")
-    gpus = torch.cuda.device_count()
-    parser.add_argument(
-        "--processes",
-        type=int,
-        nargs="+",
-        default=sorted({1, *(2**i for i in range(1, 7) if 2**i <= gpus), gpus or 2}),
-        metavar="N",
-        help="numbers of processes; default 1 and 2, or 1, 2, 4, ... up to all GPUs",
-    )
-    parser.add_argument(
-        "--batch-size", type=int, help="clips of each process; default the config's"
-    )
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=4,
-        required=True,
-        metavar="N",
-        help="one clip: 3 T H W for a 3D recognizer, T 3 H W for a 2D one",
-    )
-    default = Setting((), 0, ())
-    parser.add_argument("--steps", type=int, default=default.steps, help="steps a turn")
-    parser.add_argument(
-        "--rounds", type=int, default=default.rounds, help="turns of each number"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=default.threads, help="threads of each process"
-    )
-    parser.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cuda" if gpus else "cpu"
-    )
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/scaling"))
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="change the config",
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table, and write ``scaling.json`` (and a plot).
-
-    Args:
-        argv (Sequence[str] | None): Arguments; default those of the process.
-    """
-    args = parse_args(argv)
-    with user_errors():
-        expect_outputs(folders={"--out": args.out})
-        require_mmaction2()
-        cfg = load_config(args.config, args.cfg_options)
-        setting = read_setting(cfg, args)
-        rows = summarize(measure_scaling(cfg, setting))
-        gradients = _gradient_bytes(cfg)
-        print(format_table(rows))
-        print(f"Gradients averaged in each step: {gradients / 1e6:.1f} MB")
-        write_json(
-            args.out / "scaling.json",
-            {
-                "config": args.config,
-                "setting": asdict(setting),
-                "cores": len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count(),
-                "torch": torch.__version__,
-                "gradient_bytes": gradients,
-                "results": rows,
-            },
-        )
-        if len(rows) > 2:
-            plot(rows, args.out / "scaling.png")
-
-
 def read_setting(cfg: Config, args: argparse.Namespace) -> Setting:
     """Complete the options from a config.
 
     Args:
         cfg (Config): The config.
-        args (argparse.Namespace): From :func:`parse_args`.
+        args (argparse.Namespace): Of ``tools/analysis_tools/measure_scaling.py``.
 
     Returns:
         Setting: What to measure.
@@ -360,7 +266,9 @@ def read_setting(cfg: Config, args: argparse.Namespace) -> Setting:
         UserError: If a number is not positive, or there is nothing to compare.
     """
     check_counts(args, ("batch_size", "steps", "rounds", "threads"))
-    processes = tuple(sorted(set(args.processes)))
+    gpus = torch.cuda.device_count()
+    usual = {1, *(2**i for i in range(1, 7) if 2**i <= gpus), gpus or 2}
+    processes = tuple(sorted(set(args.processes or usual)))
     if len(processes) < 2 or processes[0] < 1:
         raise UserError(
             "--processes takes two or more different numbers from 1 to compare, such "
@@ -377,14 +285,24 @@ def read_setting(cfg: Config, args: argparse.Namespace) -> Setting:
         processes=processes,
         batch_size=args.batch_size or cfg.train_dataloader.batch_size,
         shape=shape if flat else (1, *shape),  # one clip of a video
-        steps=args.steps,
-        rounds=args.rounds,
-        threads=args.threads,
-        device=args.device,
+        device=args.device or ("cuda" if gpus else "cpu"),
+        **{
+            name: getattr(args, name)
+            for name in ("steps", "rounds", "threads")
+            if getattr(args, name) is not None
+        },
     )
 
 
-def _gradient_bytes(cfg: Config) -> int:
+def gradient_bytes(cfg: Config) -> int:
+    """Return how much a training step averages over the processes.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        int: Bytes of all gradients.
+    """
     init_default_scope(cfg.get("default_scope", "mmaction"))
     from mmaction.registry import MODELS
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from polynl_mm.analysis.cost import scaling
+from polynl_mm.commands import measure_scaling
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.user_errors import UserError
 
@@ -43,8 +44,8 @@ def test_unfit_options(tiny_config, tmp_path):
         (["--shape", "4", "3", "16", "16"], "Recognizer3D is 3 T H W, not 4 3 16 16"),
     ):
         with pytest.raises(UserError, match=sentence):
-            scaling.read_setting(cfg, scaling.parse_args([config, *options]))
-    args = scaling.parse_args([config, *shape, "--processes", "2", "1"])
+            scaling.read_setting(cfg, measure_scaling.parse_args([config, *options]))
+    args = measure_scaling.parse_args([config, *shape, "--processes", "2", "1"])
     setting = scaling.read_setting(cfg, args)
     assert setting.processes == (1, 2) and setting.batch_size == 2
     assert setting.shape == (1, 3, 4, 16, 16)
@@ -64,7 +65,7 @@ def test_batch_size_and_threads_of_a_process(tiny_config, tmp_path, monkeypatch)
     monkeypatch.setattr(scaling, "_time", time)
     options = ["--shape", "3", "2", "16", "16", "--device", "cpu", "--rounds", "2"]
     options += ["--batch-size", "3", "--threads", str(torch.get_num_threads() + 1)]
-    setting = scaling.read_setting(cfg, scaling.parse_args([config, *options]))
+    setting = scaling.read_setting(cfg, measure_scaling.parse_args([config, *options]))
     before = torch.get_num_threads()
     try:
         alone = dataclasses.asdict(dataclasses.replace(setting, processes=(1,)))
@@ -87,7 +88,7 @@ def test_changed_config_is_measured(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "measure_scaling", measure)
     options = ["--shape", "3", "2", "16", "16", "--out", str(tmp_path)]
     options += ["--cfg-options", "train_dataloader.batch_size=3"]
-    scaling.main([config, *options])
+    measure_scaling.main([config, *options])
     assert batch_sizes == [(3, 3)]
 
 
@@ -96,7 +97,7 @@ def test_two_processes_are_measured(tiny_config, tmp_path, capsys):
     config = str(tiny_config(tmp_path / "c.py"))
     options = ["--shape", "3", "2", "16", "16", "--processes", "1", "2"]
     options += ["--rounds", "2", "--steps", "1", "--device", "cpu"]
-    scaling.main([config, *options, "--out", str(tmp_path)])
+    measure_scaling.main([config, *options, "--out", str(tmp_path)])
     content = json.loads((tmp_path / "scaling.json").read_text())
     assert [row["processes"] for row in content["results"]] == [1, 2]
     assert all(len(row["rounds"]) == 2 for row in content["results"])
