@@ -72,7 +72,7 @@ class TracedClip:
             "x": (x, self.columns, "columns {:.0f} to {:.0f}"),
         }
         for name, (wanted, places, words) in axes.items():
-            step = np.abs(np.diff(places)).max() if len(places) > 1 else np.inf
+            step = np.median(np.abs(np.diff(places))) if len(places) > 1 else np.inf
             distance = np.abs(places - wanted)
             if not distance.min() <= max(step, 1e-6):
                 seen = words.format(places.min(), places.max())

@@ -91,7 +91,8 @@ def run_through(
         Pass: What was seen.
 
     Raises:
-        UserError: If the module is not run exactly once, or does not give one tensor.
+        UserError: If the module is not run exactly once, does not give one tensor, or
+            the scores are no finite numbers.
     """
     seen: list[tuple[Tensor, Tensor]] = []
 
@@ -119,6 +120,11 @@ def run_through(
                 raise UserError(
                     f"{path} is run {len(seen)} times for one clip; name a module that "
                     "is run once."
+                )
+            if not scores.isfinite().all():
+                raise UserError(
+                    "The network gives scores that are no finite numbers, so that no "
+                    "influence is known; its weights or this video's features overflow."
                 )
             label = int(scores.argmax()) if label is None else label
             (features, output), score = seen[0], scores[label]

@@ -73,15 +73,26 @@ def over_frame(clip: TracedClip, values: np.ndarray, frame: int) -> np.ndarray:
     """
     time = to_feature((frame, 0, 0), clip.size, values.shape)[0]
     height, width = clip.frames[frame].shape[:2]
-    of_rows = _weights(clip.rows, height, values.shape[1])
-    of_columns = _weights(clip.columns, width, values.shape[2])
-    return of_rows @ values[time] @ of_columns.T
+    of_rows, unseen_rows = _weights(clip.rows, height, values.shape[1])
+    of_columns, unseen_columns = _weights(clip.columns, width, values.shape[2])
+    drawn = of_rows @ values[time] @ of_columns.T
+    drawn[unseen_rows[:, None] | unseen_columns] = np.nan
+    return drawn
 
 
-def _weights(places: np.ndarray, pixels: int, count: int) -> np.ndarray:
-    """Return how much of each feature each of the video's pixels has, (pixels, count).
+def _weights(
+    places: np.ndarray, pixels: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much of each feature each of the video's pixels has.
 
-    Rows of pixels that the model does not see are NaN.
+    Args:
+        places (np.ndarray): The pixel of the video that each of the input is from.
+        pixels (int): How many the video has.
+        count (int): How many features there are.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: The weights, (pixels, count), and which pixels
+        the model does not see, (pixels,).
     """
     at = np.arange(pixels)
     order = np.argsort(places)
@@ -92,5 +103,5 @@ def _weights(places: np.ndarray, pixels: int, count: int) -> np.ndarray:
     weights = np.zeros((pixels, count))
     weights[at, below] += 1 - (feature - below)
     weights[at, above] += feature - below
-    weights[(at < places.min() - 0.5) | (at > places.max() + 0.5)] = np.nan
-    return weights
+    margin = 0.5 * np.abs(np.diff(places)).max(initial=1)
+    return weights, (at < places.min() - margin) | (at > places.max() + margin)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from polynl_mm.analysis.influence.overlay import over_frame
+from polynl_mm.analysis.influence.overlay import over_frame, to_input
 from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.recognizers.traced_clip import TracedClip
 from polynl_mm.user_errors import UserError
@@ -15,6 +15,7 @@ from polynl_mm.user_errors import UserError
 MOST_FRAMES = 8
 # A frame of the film strip, and of the film, is not wider than this.
 STRIP_WIDTH, FILM_WIDTH = 320, 640
+SEEN_PERCENT = 99.5
 MARK = "#ffd400"  # seen on both ends of the colour maps, and on most frames
 
 
@@ -41,8 +42,13 @@ class Band:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The values at the ends of the colour bar."""
-        most = float(np.abs(self.values).max()) or 1.0
+        """The values at the ends of the colour bar.
+
+        A few positions may be beyond them: often the position itself outweighs all
+        others, which would then not be seen.
+        """
+        sizes = np.abs(self.values)
+        most = float(np.percentile(sizes, SEEN_PERCENT) or sizes.max()) or 1.0
         return (-most if self.signed else 0.0), most
 
     def paint(self, values: np.ndarray) -> np.ndarray:
@@ -54,7 +60,7 @@ class Band:
             np.nan_to_num((values - low) / (high - low))
         )
         strength = np.abs(np.nan_to_num(values)) / high
-        painted[..., 3] = 0.75 * np.sqrt(np.clip(strength, 0, 1))
+        painted[..., 3] = 0.85 * np.clip(strength, 0, 1)
         return painted
 
 
@@ -81,7 +87,9 @@ def draw_strip(
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    numbers = choose_frames(len(clip.frames), mark and mark[0])
+    strongest = np.abs(bands[0].values).max(axis=(1, 2)).argmax()
+    peak = round(to_input((strongest, 0, 0), clip.size, bands[0].values.shape)[0])
+    numbers = choose_frames(len(clip.frames), [mark[0], peak] if mark else [peak])
     height, width = clip.frames[0].shape[:2]
     inches = 1.7  # a frame's width
     figure = Figure(
@@ -107,7 +115,11 @@ def draw_strip(
                 axes.set_title(f"{clip.seconds[number]:.2f} s", fontsize=7, pad=2)
             continue
         colours = ScalarMappable(Normalize(*band.limits), band.colours)
-        bar = figure.colorbar(colours, ax=list(row), fraction=0.05, pad=0.01)
+        beyond = np.abs(band.values).max() > band.limits[1]
+        extend = ("both" if band.signed else "max") if beyond else "neither"
+        bar = figure.colorbar(
+            colours, ax=list(row), fraction=0.05, pad=0.01, extend=extend
+        )
         bar.set_label(band.unit, fontsize=7)
         bar.ax.tick_params(labelsize=6)
         bar.ax.yaxis.get_offset_text().set_fontsize(6)
@@ -153,20 +165,22 @@ def write_film(
         writer.release()
 
 
-def choose_frames(count: int, wanted: int | None) -> list[int]:
-    """Return which frames a film strip shows: evenly spaced, and a wanted one.
+def choose_frames(count: int, wanted: Sequence[int]) -> list[int]:
+    """Return which frames a film strip shows: evenly spaced, and some wanted ones.
 
     Args:
         count (int): How many there are.
-        wanted (int | None): One that must be among them.
+        wanted (Sequence[int]): Those that must be among them, fewer than are shown.
 
     Returns:
         list[int]: Their numbers, in order.
     """
     numbers = np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int)
-    if wanted is not None and wanted not in numbers:
-        numbers[np.abs(numbers - wanted).argmin()] = wanted
-    return numbers.tolist()
+    for frame in wanted:
+        if frame not in numbers:
+            free = [n for n in range(len(numbers)) if numbers[n] not in wanted]
+            numbers[min(free, key=lambda n: abs(numbers[n] - frame))] = frame
+    return sorted(numbers.tolist())
 
 
 def _shrink(width: int, most: int) -> float:
