@@ -153,7 +153,7 @@ def find_checkpoints(work_dir: Path) -> dict[str, dict[int, Path]]:
 
     Args:
         work_dir (Path): What ``tools/reproduce/bookends.sh`` writes:
-            ``BLOCK/seed_N/epoch_*.pth``.
+            ``BLOCK/seed_N/epoch_5.pth``. Runs that have not come so far do not count.
 
     Returns:
         dict[str, dict[int, Path]]: For each key of ``BLOCKS``, by seed.
@@ -162,16 +162,16 @@ def find_checkpoints(work_dir: Path) -> dict[str, dict[int, Path]]:
         UserError: If there is none.
     """
     found: dict[str, dict[int, Path]] = {}
+    last = f"epoch_{FULL.epochs}.pth"
     for block in filter(None, BLOCKS):
-        for run in sorted((work_dir / block.strip("-")).glob("seed_*")):
-            epochs = {int(p.stem.split("_")[1]): p for p in run.glob("epoch_*.pth")}
-            if epochs:
-                seed = int(run.name.split("_")[1])
-                found.setdefault(block, {})[seed] = epochs[max(epochs)]
+        for checkpoint in sorted((work_dir / block.strip("-")).glob(f"seed_*/{last}")):
+            seed = checkpoint.parent.name.removeprefix("seed_")
+            if seed.isdigit():
+                found.setdefault(block, {})[int(seed)] = checkpoint
     if not found:
         raise UserError(
-            f"{work_dir} has no checkpoints BLOCK/seed_N/epoch_*.pth of a block; train "
-            "them by: bash tools/reproduce/bookends.sh"
+            f"{work_dir} has no checkpoints BLOCK/seed_N/{last} of a block; train them "
+            "by: bash tools/reproduce/bookends.sh"
         )
     return found
 
@@ -240,7 +240,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--work-dir",
         type=Path,
         default=ROOT / "work_dirs/reproduce_bookends",
-        help="folder of BLOCK/seed_N/epoch_*.pth",
+        help=f"folder of BLOCK/seed_N/epoch_{FULL.epochs}.pth",
     )
     parser.add_argument("--data", type=Path, help="Bookends (default: data/bookends)")
     parser.add_argument("--clips", type=int, default=50, help="validation clips")
