@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.device import get_device
 
 from polynl_mm.atomic_files import expect_outputs
-from polynl_mm.backbones.accelerate import accelerate_non_local
+from polynl_mm.backbones.accelerate import REPLACEMENTS, accelerate_non_local
 from polynl_mm.recognizers.command_line import add_config_options
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.evaluation_pipelines import find_single_view_pipeline
@@ -65,7 +65,8 @@ class ShownClip:
             config_name=args.config,
         )
         self.model = predictor.model
-        accelerate_non_local(self.model)  # a model's own blocks are shown, too
+        if any(type(module) in REPLACEMENTS for module in self.model.modules()):
+            accelerate_non_local(self.model)  # its own blocks are shown, too
         self.label = self._find_class(args.label)
         pipeline = find_single_view_pipeline(cfg)
         self.clip: TracedClip = trace_clip(args.video, pipeline, args.config)

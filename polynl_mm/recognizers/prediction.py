@@ -149,14 +149,14 @@ class Predictor:
         return str(index) if self.labels is None else self.labels[index]
 
 
-def decode(video: str, reader, sampler: list, decoder) -> tuple[dict, str]:
+def decode(video: str, reader: dict, sampler: list, decoder: dict) -> tuple[dict, str]:
     """Read the frames of a video that a pipeline samples.
 
     Args:
         video (str): The file.
-        reader: The step that opens it.
+        reader (dict): The step that opens it.
         sampler (list): The steps between.
-        decoder: The step that decodes.
+        decoder (dict): The step that decodes.
 
     Returns:
         tuple[dict, str]: The sample, with ``imgs`` and ``frame_inds``, and what is to

@@ -13,6 +13,32 @@ EXTRA = """
 model['backbone'].update(type='WithPlugins', of='ResNet3dSlowOnly',
     plugins=[dict(cfg=dict(type='PolyNL3d', zero_init=False))])
 """
+# A network of images: each frame is a sample of its own.
+IMAGES = """
+model = dict(type='Recognizer2D',
+    backbone=dict(type='WithPlugins', of='ResNet', depth=18, pretrained=None,
+                  num_stages=2, out_indices=(1,), strides=(1, 2), dilations=(1, 1),
+                  plugins=[dict(cfg=dict(type='PolyNL2d', zero_init=False))]),
+    cls_head=dict(type='TSNHead', in_channels=128, num_classes=2, dropout_ratio=0),
+    data_preprocessor=dict(type='ActionDataPreprocessor', mean=[127.] * 3,
+                           std=[60.] * 3, format_shape='NCHW'))
+test_pipeline[1].update(clip_len=1, num_clips=3)
+test_pipeline[4].update(input_format='NCHW')
+"""
+OWN_BLOCKS = """
+model['backbone'].update(non_local=((1, 0),), non_local_cfg=dict(use_scale=True,
+    norm_cfg=dict(type='BN3d'), mode='dot_product'))
+"""
+
+
+def save(config, folder):
+    """Save a checkpoint of a config's model, of random weights."""
+    torch.manual_seed(0)
+    model = build_recognizer(load_config(str(config)), config.name)
+    for name, parameter in model.named_parameters():
+        if "conv_out" in name:
+            torch.nn.init.normal_(parameter)
+    torch.save(dict(state_dict=model.state_dict()), folder / "model.pth")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +90,38 @@ def test_influence_is_drawn_and_written(tool, command, trained, tmp_path, capsys
 def test_largest_update_of_the_last_block_is_the_default(tool, command, capsys):
     tool("visualizations/influence").main(command)
     assert "PolyNL3d at backbone.layer1.1.poly_nl" in capsys.readouterr().out
+
+
+def test_frames_of_a_network_of_images_do_not_see_one_another(
+    tool, command, tiny_config, tmp_path
+):
+    config = tiny_config(tmp_path / "images.py", extra=IMAGES)
+    text = config.read_text().replace(IMAGES, "")
+    before, after = text.split("model = dict(", 1)
+    after = after.split("dataset = dict(", 1)[1]
+    config.write_text(f"{before}{IMAGES}dataset = dict({after}")
+    save(config, tmp_path)
+    command[:2] = [str(config), str(tmp_path / "model.pth")]
+    tool("visualizations/influence").main([*command, "--at", "32,16,0.4"])
+    found = np.load(tmp_path / "out/3_influence.npz")
+    frames = found["norms"].max(axis=(1, 2))
+    assert len(frames) == 3 and (frames > 0).sum() == 1
+    assert frames[found["at"][0]] > 0
+    assert found["shares"].sum() == pytest.approx(1, abs=1e-4)
+    cam = tool("visualizations/grad_cam").main
+    cam([*command, "--module", "backbone.layer1"])
+    assert np.load(tmp_path / "out/3_grad_cam.npz")["grad_cam"].shape == (3, 16, 16)
+
+
+def test_blocks_that_the_model_has_of_its_own_are_shown(
+    tool, command, tiny_config, tmp_path, capsys
+):
+    config = tiny_config(tmp_path / "own.py", extra=OWN_BLOCKS)
+    save(config, tmp_path)
+    command[:2] = [str(config), str(tmp_path / "model.pth")]
+    tool("visualizations/influence").main(command)
+    said = capsys.readouterr().out
+    assert "NonLocalBlock3d at backbone.layer1.0.non_local_block" in said
 
 
 def test_grad_cam_is_drawn_and_written(tool, command, tmp_path, capsys):
