@@ -11,6 +11,7 @@ from torch import nn
 from polynl_mm.analysis.influence.contributions import update_of
 from polynl_mm.analysis.influence.grad_cam import grad_cam
 from polynl_mm.analysis.influence.in_model import (
+    Pass,
     choose_plugin,
     explain,
     find_plugins,
@@ -151,6 +152,17 @@ def test_grad_cam_is_mmaction2s_at_the_last_layer(small, slowfast, pathway):
     )[0, 0]
     ours = (ours - ours.min()) / (ours.max() - ours.min())
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("positions", [(3, 4), (2, 3, 4)])
+def test_grad_cam_is_the_papers(positions):
+    output, gradient = torch.randn(2, 2, 5, *positions)
+    found = grad_cam(Pass(output, output, torch.zeros(3), gradient, 0))
+    for b in range(2):
+        expected = 0
+        for c in range(5):
+            expected = expected + gradient[b, c].mean() * output[b, c]
+        torch.testing.assert_close(found[b], expected.clamp(min=0))
 
 
 def test_what_cannot_be_looked_at_is_refused(small):
