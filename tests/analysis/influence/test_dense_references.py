@@ -91,12 +91,21 @@ def test_pyramid_equals_dense_reference(monkeypatch):
     check_against_reference("pyramid", 3, run)
 
 
+def run_disentangled(plugin, x, theta, phi, g, weight):
+    logits = plugin.mask[0](x[None]).flatten(2).expand(len(g), -1, -1)
+    theta, phi = (t - t.mean(dim=2, keepdim=True) for t in (theta, phi))
+    return weight[0] @ reference.disentangled(theta, phi, g, logits, scale=True)
+
+
 STACKED = {
-    "snl": lambda *t: reference.spectral(*t),
-    "chebyshev_4": lambda *t: reference.spectral(*t),
-    "stable": lambda *t: reference.spectral(*t, stable=True),
-    "softmax_3": lambda *t: reference.spectral_softmax(*t),
-    "stage": lambda t, p, g, w: w[0] @ reference.non_local_stage(t, p, g, scale=True),
+    "snl": lambda p, x, *t: reference.spectral(*t),
+    "chebyshev_4": lambda p, x, *t: reference.spectral(*t),
+    "stable": lambda p, x, *t: reference.spectral(*t, stable=True),
+    "softmax_3": lambda p, x, *t: reference.spectral_softmax(*t),
+    "disentangled": run_disentangled,
+    "stage": lambda p, x, theta, phi, g, weight: (
+        weight[0] @ reference.non_local_stage(theta, phi, g, scale=True)
+    ),
 }
 
 
@@ -118,6 +127,8 @@ def test_stacked_blocks_equal_dense_references(case):
         weight = torch.stack([out.weight.flatten(1) for out in plugin.out[0]])
         count = g.shape[1]
         sums = STACKED[case](
+            plugin,
+            x,
             theta.expand(count, -1, -1),
             phi.expand(count, -1, -1),
             one_hot_values(g),
