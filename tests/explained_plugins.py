@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import polynl_mm
+from polynl_mm import plugins
 from polynl_mm.analysis.influence import contributions
 from polynl_mm.analysis.influence.contributions import update_of
 
@@ -50,6 +50,7 @@ CASES = {
     ),
     "criss_cross": ("CrissCross", {}),
     "criss_cross_once": ("CrissCross", dict(recurrence=1)),
+    "pointwise": ("Pointwise", dict(norm_cfg=BN)),
 }
 POOLED = {
     "after": dict(sub_sample=True),
@@ -71,7 +72,9 @@ def make(kind, dims, axes="spacetime", channels=8, **arguments):
     for key, value in arguments.items():
         if value == BN:
             arguments[key] = dict(type=f"BN{dims}d")
-    plugin = getattr(polynl_mm, f"{kind}{dims}d")(channels, axes=axes, **arguments)
+    if kind != "Pointwise":  # which looks along no axes
+        arguments["axes"] = axes
+    plugin = getattr(plugins, f"{kind}{dims}d")(channels, **arguments)
     for name, parameter in plugin.named_parameters():
         if name in ("alpha", "beta", "gamma"):
             nn.init.uniform_(parameter, 0.3, 0.6)

@@ -106,13 +106,18 @@ def compact_generalized(plugin: Plugin, query: Query) -> Parts:
     return _projected(plugin, query, inner.flatten(0, 1))
 
 
+def pointwise(plugin: Plugin, query: Query) -> Parts:
+    """``norm(out(x_i))``: a position contributes to itself alone."""
+    return _projected(plugin, query, query.one_hot() * query.features)
+
+
 def global_context(plugin: Plugin, query: Query) -> Parts:
     """What ``weight_j x_j`` adds through the transform, the same for every query."""
     x = query.features
     weights = x.new_full((x.shape[1],), 1 / x.shape[1])
     if plugin.pooling_type == "att":
         weights = project(plugin.phi, x)[0].softmax(dim=0)
-    here = x[:, query.index]
+    here = query.of_group(query.passed_on)[:, query.index]
     terms, constant = torch.zeros_like(x), torch.zeros_like(here)
     if "channel_mul" in plugin.fusion_types:
         gate = plugin.multiplier
@@ -144,7 +149,7 @@ def criss_cross(plugin: Plugin, query: Query) -> Parts:
     With the affinities A_r held, the block is ``prod_r (1 + gamma A_r g)``: a sum over
     powers of g, each with a row of products of affinities.
     """
-    features = inputs_of(plugin, query.x, [plugin.theta])[plugin.theta]
+    features = inputs_of(plugin, query.passed_on, [plugin.theta])[plugin.theta]
     rows = [query.one_hot()]  # by power of g
     for x in reversed(features):
         theta, phi = (query.of_group(p(x)) for p in (plugin.theta, plugin.phi))
@@ -167,7 +172,7 @@ def stacked_units(plugin: Plugin, query: Query) -> Parts:
     """The terms of all units, of what each position holds when a unit reads it."""
     read = {plugin.g[0]: [query.x]}
     if plugin.num_units > 1:
-        read = inputs_of(plugin, query.x, plugin.g)
+        read = inputs_of(plugin, query.passed_on, plugin.g)
     terms, constant = 0, 0
     for unit, (g, norm) in enumerate(zip(plugin.g, plugin.norm, strict=True)):
         features = read[g][0]

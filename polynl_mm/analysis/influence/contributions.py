@@ -25,6 +25,7 @@ from polynl_mm.plugins.double_attention import _DoubleAttention
 from polynl_mm.plugins.efficient_attention import _EfficientAttention
 from polynl_mm.plugins.global_context import _GlobalContext
 from polynl_mm.plugins.non_local import _NonLocalBlock
+from polynl_mm.plugins.pointwise import _Pointwise
 from polynl_mm.plugins.poly_nl import _PolyNL
 from polynl_mm.plugins.pyramid_nl import _PyramidNL
 from polynl_mm.plugins.stacked_units import StackedUnits
@@ -41,6 +42,7 @@ BLOCKS: dict[type[Plugin], Terms] = {
     _GlobalContext: blocks.global_context,
     _CompactGeneralizedNL: blocks.compact_generalized,
     _CrissCross: blocks.criss_cross,
+    _Pointwise: blocks.pointwise,
 }
 
 

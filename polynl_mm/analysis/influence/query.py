@@ -21,7 +21,8 @@ class Query:
         clip (int): Which clip of it.
 
     Attributes:
-        x (Tensor): The features of the sample, (1, C, *positions).
+        passed_on (Tensor): The features of the sample, (1, C, *positions).
+        x (Tensor): What the projections read: the same, and where it lies.
         shape (tuple[int, ...]): The sizes of the group's axes, of product N.
         index (int): The position's number within its group.
     """
@@ -29,7 +30,8 @@ class Query:
     def __init__(
         self, plugin: Plugin, x: Tensor, at: tuple[int, ...], clips: Tensor, clip: int
     ) -> None:
-        self.x = x.unsqueeze(0)
+        self.passed_on = x.unsqueeze(0)
+        self.x = plugin.placed(self.passed_on)
         self._clips, self._clip = clips, clip
         self._plugin = plugin
         self._axes = plugin.axes
@@ -53,7 +55,7 @@ class Query:
 
     @property
     def features(self) -> Tensor:
-        """The group's own features, (C, N)."""
+        """What the projections read of the group, (C, N)."""
         return self.of_group(self.x)
 
     def one_hot(self) -> Tensor:

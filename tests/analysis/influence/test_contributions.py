@@ -39,6 +39,22 @@ def test_contributions_add_up_to_the_update(case, dims, axes, dtype):
     assert elsewhere.max() == 0 and found.norms.max() > 0
 
 
+PLACED = [case for case in CASES if case != "pointwise"]
+
+
+@pytest.mark.parametrize("dims, axes", LAYOUTS)
+@pytest.mark.parametrize("case", [*PLACED, *POOLED])
+def test_blocks_that_know_positions_add_up_too(case, dims, axes):
+    kind, arguments = CASES.get(case) or ("NonLocalBlock", POOLED[case])
+    if case in POOLED and (dims, axes) != (3, "spacetime"):
+        pytest.skip("the pooling and the groups are those of a clip")
+    at = (3, 2) if dims == 2 else (3, 4, 1)
+    plugin = make(kind, dims, axes, positions="sine", **arguments)
+    if "concat" in case:  # a ReLU that passes something
+        nn.init.uniform_(plugin.concat_project.conv.weight, -0.1, 0.3)
+    check_sum(plugin, POSITIONS[dims], torch.float64, at)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("case", POOLED)
 def test_pooled_contributions_add_up_too(case, dtype):
