@@ -25,6 +25,7 @@ BELOW_ANALYSIS = (*ROOMS,)
 ROOMS |= {
     "analysis": BELOW_ANALYSIS,
     "analysis.accuracy": (*BELOW_ANALYSIS, "analysis"),
+    "analysis.influence": (*BELOW_ANALYSIS, "analysis"),
     "analysis.cost": (*BELOW_ANALYSIS, "analysis", "analysis.accuracy"),
 }
 ROOMS["experiments"] = (*ROOMS,)

@@ -127,6 +127,22 @@ class Clip:
         return f"{self.split}/{self.index:06d}.mp4"
 
 
+@dataclass(frozen=True)
+class Disc:
+    """One of a clip's two discs.
+
+    Args:
+        colour (str): A name of ``PALETTE``.
+        radius (float): In pixels.
+        centres (dict[int, tuple[float, float]]): For each frame that shows it, its row
+            and column.
+    """
+
+    colour: str
+    radius: float
+    centres: dict[int, tuple[float, float]]
+
+
 def plan_clips(parameters: BookendsParameters, split: str) -> list[Clip]:
     """Give each clip of a split its label and colours, all of them balanced.
 
@@ -163,27 +179,53 @@ def render_clip(parameters: BookendsParameters, clip: Clip) -> np.ndarray:
     Returns:
         np.ndarray: RGB frames, uint8, of shape (T, H, W, 3).
     """
+    grey, noise, discs = _draw_lots(parameters, clip)
+    frames, size = parameters.frames, parameters.size
+    video = np.full((frames, size, size, 3), grey)  # (T, H, W, 3)
+    rows, columns = np.mgrid[:size, :size]
+    for disc in discs:
+        for time, (row, column) in disc.centres.items():
+            distance = np.hypot(rows - row, columns - column)
+            cover = np.clip(disc.radius + 0.5 - distance, 0, 1)[..., None]  # (H, W, 1)
+            video[time] += cover * (np.array(PALETTE[disc.colour]) - video[time])
+    return np.clip(np.rint(video) + noise, 0, 255).astype(np.uint8)
+
+
+def discs_of(parameters: BookendsParameters, clip: Clip) -> tuple[Disc, Disc]:
+    """Return the discs of a clip, and where they are: of its first and second half.
+
+    Args:
+        parameters (BookendsParameters): Frames, size, gap and seed.
+        clip (Clip): Which clip.
+
+    Returns:
+        tuple[Disc, Disc]: The first and the last.
+    """
+    return _draw_lots(parameters, clip)[2]
+
+
+def _draw_lots(
+    parameters: BookendsParameters, clip: Clip
+) -> tuple[float, np.ndarray, tuple[Disc, Disc]]:
+    """Return all that is random in a clip: background, noise and discs."""
     rng = np.random.default_rng([parameters.seed, SPLITS.index(clip.split), clip.index])
     frames, size = parameters.frames, parameters.size
     grey = rng.uniform(80, 150)
     noise = rng.integers(-16, 17, (frames, size, size, 1), dtype=np.int16)
-    video = np.full((frames, size, size, 3), grey)  # (T, H, W, 3)
-    rows, columns = np.mgrid[:size, :size]
 
     shown = (frames - parameters.gap) // 2
     halves = ((clip.first, range(shown)), (clip.last, range(frames - shown, frames)))
+    discs = []
     for colour, times in halves:
         radius = rng.uniform(0.16, 0.22) * size
         # Both ends of the straight path are inside the picture, hence all of it.
         start = rng.uniform(radius, size - 1 - radius, 2)
         drift = rng.uniform(-0.25, 0.25, 2) * size
         stop = np.clip(start + drift, radius, size - 1 - radius)
-        for time, part in zip(times, np.linspace(0, 1, len(times)), strict=True):
-            row, column = start + part * (stop - start)
-            distance = np.hypot(rows - row, columns - column)
-            cover = np.clip(radius + 0.5 - distance, 0, 1)[..., None]  # (H, W, 1)
-            video[time] += cover * (np.array(PALETTE[colour]) - video[time])
-    return np.clip(np.rint(video) + noise, 0, 255).astype(np.uint8)
+        parts = zip(times, np.linspace(0, 1, len(times)), strict=True)
+        centres = {time: tuple(start + part * (stop - start)) for time, part in parts}
+        discs.append(Disc(colour, radius, centres))
+    return grey, noise, tuple(discs)
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:

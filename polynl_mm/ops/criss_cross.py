@@ -41,12 +41,26 @@ def criss_cross(
     factor = theta.shape[1] ** -0.5 if scale else 1.0
     with without_autocast(theta):
         query, key, value = (t.unflatten(2, tuple(shape)) for t in wide)
-        query = query * factor
-        lines = [_similarity(query, key, axis) for axis in range(len(shape))]
-        affinity = torch.cat(lines, dim=-1).softmax(dim=-1)  # (B, *shape, sum(shape))
-        parts = affinity.split(tuple(shape), dim=-1)
+        parts = affinity_lines(query * factor, key)
         y = sum(_average(part, value, axis) for axis, part in enumerate(parts))
         return y.flatten(2).to(dtype)
+
+
+def affinity_lines(query: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+    """Return each position's softmax over the positions that cross in it.
+
+    Args:
+        query (Tensor): (B, K, *shape).
+        key (Tensor): (B, K, *shape).
+
+    Returns:
+        tuple[Tensor, ...]: For each axis what the positions along it get, (B, *shape,
+        size of the axis); zero for the position itself in all but the first.
+    """
+    shape = tuple(query.shape[2:])
+    lines = [_similarity(query, key, axis) for axis in range(len(shape))]
+    affinity = torch.cat(lines, dim=-1).softmax(dim=-1)  # (B, *shape, sum(shape))
+    return affinity.split(shape, dim=-1)
 
 
 def _similarity(query: Tensor, key: Tensor, axis: int) -> Tensor:

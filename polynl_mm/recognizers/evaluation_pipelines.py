@@ -32,6 +32,23 @@ def name_samples(cfg) -> None:
                 step["meta_keys"] = tuple(dict.fromkeys((*keys, *SOURCES)))
 
 
+def find_single_view_pipeline(cfg) -> list[dict] | None:
+    """Return the pipeline that looks at a video once, if there is one.
+
+    Configs validate on one view, and test on many.
+
+    Args:
+        cfg (mmengine.Config): A config.
+
+    Returns:
+        list[dict] | None: That of the data loader for validation, else the one by which
+        the config is evaluated.
+    """
+    for dataset in _datasets(cfg.get("val_dataloader")):
+        return dataset["pipeline"]
+    return find_test_pipeline(cfg)
+
+
 def find_test_pipeline(cfg) -> list[dict] | None:
     """Return the pipeline by which a config is evaluated.
 

@@ -81,8 +81,7 @@ class Predictor:
             import_modules_from_strings(**cfg.custom_imports)
         register_all_modules(init_default_scope=False)
         init_default_scope(cfg.get("default_scope") or "mmaction")
-        self._steps = _split_pipeline(cfg, config_name)
-        _silence_decord()
+        self._steps = split_pipeline(find_test_pipeline(cfg), config_name)
         self.labels = labels
         model_cfg = cfg.model.copy()
         if cfg.get("data_preprocessor"):
@@ -117,8 +116,9 @@ class Predictor:
         Raises:
             UserError: If the file does not exist or no frame of it can be read.
         """
-        _check_video(video)
-        sample, note = self._read(video)
+        *steps, rest = self._steps
+        sample, note = decode(video, *steps)
+        sample = Compose(rest)(sample)
         with torch.inference_mode():
             result = self.model.test_step(pseudo_collate([sample]))[0]
         scores = _scores(result).float().cpu()
@@ -148,38 +148,54 @@ class Predictor:
     def _label(self, index: int) -> str:
         return str(index) if self.labels is None else self.labels[index]
 
-    def _read(self, video: str) -> tuple[dict, str]:
-        reader, sampler, decoder, rest = self._steps
-        with _capture(video) as capture:
-            if not capture.isOpened():
-                # decord would print the content of a file that is no video.
-                raise UnreadableVideoError(
-                    f"{video}: no frame can be read; it is damaged or not a video."
-                )
-        start = {"filename": str(video), "label": -1, "start_index": 0}
-        start["modality"] = "RGB"
-        try:
-            return Compose([reader, *sampler, decoder, *rest])(dict(start)), ""
-        except UserError:
-            raise
-        except Exception as error:
-            # The readers raise errors of many kinds on damaged files. Reading the
-            # frames in order, without seeking, gets at what there is.
-            reason = first_line(error)
-        readable, declared = count_readable_frames(video)
-        if readable == 0:
+
+def decode(video: str, reader: dict, sampler: list, decoder: dict) -> tuple[dict, str]:
+    """Read the frames of a video that a pipeline samples.
+
+    Args:
+        video (str): The file.
+        reader (dict): The step that opens it.
+        sampler (list): The steps between.
+        decoder (dict): The step that decodes.
+
+    Returns:
+        tuple[dict, str]: The sample, with ``imgs`` and ``frame_inds``, and what is to
+        know about the file, mostly nothing.
+
+    Raises:
+        UserError: If the file does not exist or no frame of it can be read.
+    """
+    _check_video(video)
+    _silence_decord()
+    with _capture(video) as capture:
+        if not capture.isOpened():
+            # decord would print the content of a file that is no video.
             raise UnreadableVideoError(
-                f"{video}: no frame can be read; it is damaged or not a video "
-                f"({reason})."
+                f"{video}: no frame can be read; it is damaged or not a video."
             )
-        sample = Compose(sampler)({**start, "total_frames": readable})
-        frames = read_frames(video, np.asarray(sample["frame_inds"]).reshape(-1))
-        sample["imgs"] = frames
-        sample["original_shape"] = sample["img_shape"] = frames[0].shape[:2]
-        note = f"{readable} of {declared} frames can be read; these were used"
-        if readable >= declared:
-            note = ""  # the reader's quirk, not the file's
-        return Compose(rest)(sample), note
+    start = {"filename": str(video), "label": -1, "start_index": 0}
+    start["modality"] = "RGB"
+    try:
+        return Compose([reader, *sampler, decoder])(dict(start)), ""
+    except UserError:
+        raise
+    except Exception as error:
+        # The readers raise errors of many kinds on damaged files. Reading the
+        # frames in order, without seeking, gets at what there is.
+        reason = first_line(error)
+    readable, declared = count_readable_frames(video)
+    if readable == 0:
+        raise UnreadableVideoError(
+            f"{video}: no frame can be read; it is damaged or not a video ({reason})."
+        )
+    sample = Compose(sampler)({**start, "total_frames": readable})
+    frames = read_frames(video, np.asarray(sample["frame_inds"]).reshape(-1))
+    sample["imgs"] = frames
+    sample["original_shape"] = sample["img_shape"] = frames[0].shape[:2]
+    note = f"{readable} of {declared} frames can be read; these were used"
+    if readable >= declared:
+        note = ""  # the reader's quirk, not the file's
+    return sample, note
 
 
 def count_readable_frames(video: str) -> tuple[int, int]:
@@ -276,8 +292,21 @@ def write_annotated(
     return target
 
 
-def _split_pipeline(cfg, config_name: str) -> tuple:
-    pipeline = find_test_pipeline(cfg) or []
+def split_pipeline(pipeline: list[dict] | None, config_name: str) -> tuple:
+    """Split a pipeline where it reads a video's frames.
+
+    Args:
+        pipeline (list[dict] | None): Its steps.
+        config_name (str): The config, for the sentence.
+
+    Returns:
+        tuple: The step that opens the file, the list of those that sample, the step
+        that decodes, and the list of the rest.
+
+    Raises:
+        UserError: If it does not read videos.
+    """
+    pipeline = pipeline or []
     kinds = [str(step.get("type")).split(".")[-1] for step in pipeline]
     readers = [i for i, kind in enumerate(kinds) if kind in READERS]
     decoders = [i for i, kind in enumerate(kinds) if kind in DECODERS]

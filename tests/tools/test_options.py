@@ -10,7 +10,10 @@ from polynl_mm.stack import TRUST_OPTION
 
 NAMES = {"TRUST_OPTION": TRUST_OPTION}
 # Who has the options that several tools share.
-USERS = {"polynl_mm/recognizers/command_line.py": "train"}
+USERS = {
+    "polynl_mm/recognizers/command_line.py": "train",
+    "polynl_mm/commands/shown_clip.py": "influence",
+}
 
 
 def find_options(source: str) -> set[str]:

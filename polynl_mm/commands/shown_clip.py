@@ -1,0 +1,113 @@
+"""What the tools that draw over a video share: options, model, clip and class."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from mmengine.device import get_device
+
+from polynl_mm.atomic_files import expect_outputs
+from polynl_mm.backbones.accelerate import REPLACEMENTS, accelerate_non_local
+from polynl_mm.recognizers.command_line import add_config_options
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.evaluation_pipelines import find_single_view_pipeline
+from polynl_mm.recognizers.prediction import Predictor
+from polynl_mm.recognizers.traced_clip import TracedClip, trace_clip
+from polynl_mm.stack import require_mmaction2
+from polynl_mm.stack.safe_checkpoints import trust_checkpoints
+from polynl_mm.text_files import read_class_names
+from polynl_mm.user_errors import UserError, did_you_mean
+
+
+def add_clip_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the tools that draw over a video have in common.
+
+    Args:
+        parser (argparse.ArgumentParser): The tool's parser.
+    """
+    parser.add_argument("config", help="config file, or mmaction::recognition/...")
+    parser.add_argument("checkpoint", help="checkpoint file or address")
+    parser.add_argument("video", help="video file")
+    parser.add_argument(
+        "--class",
+        dest="label",
+        metavar="NAME",
+        help="a class, by its name (with --labels) or number; default the best",
+    )
+    parser.add_argument("--labels", metavar="FILE", help="class names, one per line")
+    parser.add_argument("--device", help="cpu, cuda:0, ...; default what is there")
+    parser.add_argument("--out", metavar="DIR", default=".", help="where files go")
+    add_config_options(parser)
+
+
+class ShownClip:
+    """A model, a clip of a video for it, and the class that is asked about.
+
+    Args:
+        args (argparse.Namespace): With :func:`add_clip_options`.
+
+    Raises:
+        UserError: If one of them cannot be had.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        expect_outputs(folders={"--out": args.out})
+        require_mmaction2()
+        if args.trust_checkpoint:
+            trust_checkpoints()
+        cfg = load_config(args.config, args.cfg_options)
+        self.names = read_class_names(args.labels) if args.labels else None
+        predictor = Predictor(
+            cfg,
+            args.checkpoint,
+            device=args.device or get_device(),
+            labels=self.names,
+            config_name=args.config,
+        )
+        self.model = predictor.model
+        if any(type(module) in REPLACEMENTS for module in self.model.modules()):
+            accelerate_non_local(self.model)  # its own blocks are shown, too
+        self.label = self._find_class(args.label)
+        pipeline = find_single_view_pipeline(cfg)
+        self.clip: TracedClip = trace_clip(args.video, pipeline, args.config)
+        if self.clip.note:
+            print(f"({self.clip.note})", flush=True)
+        self.stem = Path(args.out) / Path(args.video).stem
+
+    def _find_class(self, label: str | None) -> int | None:
+        count = getattr(getattr(self.model, "cls_head", None), "num_classes", None)
+        if label is None:
+            return None
+        if self.names and label in self.names:
+            return self.names.index(label)
+        if not label.isdigit():
+            hint = did_you_mean(label, self.names) if self.names else ""
+            known = hint or (
+                "." if self.names else "; give the names by --labels, or a number."
+            )
+            raise UserError(f"--class: there is no class {label!r}{known}")
+        if count is not None and int(label) >= count:
+            raise UserError(
+                f"--class {label}: the model has {count} classes, from 0 to "
+                f"{count - 1}."
+            )
+        return int(label)
+
+    def name_of(self, label: int) -> str:
+        """Return the name of a class, or its number."""
+        return self.names[label] if self.names else f"class {label}"
+
+    def over_clip(self, sample: int, values: np.ndarray, count: int) -> np.ndarray:
+        """Return a map as one of the clip: (T', H', W').
+
+        Args:
+            sample (int): Which of the features' samples the map is of.
+            values (np.ndarray): (T', H', W'), or (H', W') of a network of images, whose
+                samples are the frames.
+            count (int): How many samples there are.
+        """
+        if values.ndim == 3:
+            return values
+        whole = np.zeros((count, *values.shape), values.dtype)
+        whole[sample] = values
+        return whole
