@@ -1,0 +1,1 @@
+"""One clip over several ranks, each holding its own frames, with the same result."""

@@ -1,0 +1,125 @@
+"""Making a network clip-parallel: every module that mixes time must be known.
+
+Each module is left as it is where it treats every frame alone, takes the class of its
+twin where the twin knows how to share a clip, or is refused by name. Nothing of this is
+in a state dict.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch.nn as nn
+from mmcv.cnn.bricks.wrappers import Conv3d
+
+from polynl_mm.clip_parallel import norms, temporal_layers
+from polynl_mm.plugins import Plugin
+from polynl_mm.user_errors import UserError
+
+TWINS: dict[type, type] = {
+    nn.Conv3d: temporal_layers.SharedConv3d,
+    Conv3d: temporal_layers.SharedConv3d,
+    nn.MaxPool3d: temporal_layers.SharedMaxPool3d,
+    nn.AvgPool3d: temporal_layers.SharedAvgPool3d,
+    nn.AdaptiveAvgPool3d: temporal_layers.SharedAdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool3d: temporal_layers.SharedAdaptiveMaxPool3d,
+    nn.BatchNorm1d: norms.SharedBatchNorm1d,
+    nn.BatchNorm2d: norms.SharedBatchNorm2d,
+    nn.BatchNorm3d: norms.SharedBatchNorm3d,
+    nn.GroupNorm: norms.SharedGroupNorm,
+    nn.InstanceNorm3d: norms.SharedInstanceNorm3d,
+}
+# What treats each frame alone, or only calls what is in it.
+FRAMEWISE = {
+    "torch.nn.modules": (
+        "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "Conv2d", "MaxPool2d",
+        "Dropout", "Dropout2d", "Dropout3d",
+        "ELU", "GELU", "Hardsigmoid", "Hardswish", "LeakyReLU", "PReLU", "ReLU",
+        "ReLU6", "SiLU", "Sigmoid", "Softplus", "Tanh",
+        "Identity", "ModuleDict", "ModuleList", "Sequential",
+        "SyncBatchNorm",  # of all ranks, which hold whole clips together
+        "InstanceNorm2d",
+    ),
+    "mmengine.model": ("BaseModule", "ModuleDict", "ModuleList", "Sequential"),
+    "mmcv.cnn.bricks": (
+        "ConvModule", "Conv2d", "MaxPool2d", "Swish", "HSigmoid", "HSwish",
+    ),
+    "mmaction.models": (
+        "ActionDataPreprocessor", "Recognizer2D", "Recognizer3D",
+        "ResNet", "BasicBlock", "Bottleneck", "C2D",
+        "ResNet3d", "BasicBlock3d", "Bottleneck3d", "ResNet3dSlowOnly",
+        "ResNet3dPathway", "ResNet3dCSN", "CSNBottleneck3d", "ResNet2Plus1d",
+        "Conv2plus1d", "ResNetTSM", "MobileNetV2", "MobileNetV2TSM",
+        "InvertedResidual", "X3D", "BlockX3D", "SEModule",
+        "I3DHead", "SlowFastHead", "TSNHead", "X3DHead",
+    ),
+}  # fmt: skip
+# What sees the pooled features, or scores, alone.
+AFTER_POOLING = ("cls_head.fc_cls", "cls_head.fc1", "cls_head.fc2", "cls_head.loss_cls")
+
+
+@contextlib.contextmanager
+def clip_parallel_network(network: nn.Module, ranks: int) -> Iterator[None]:
+    """Let a network compute on this rank's frames what all its ranks compute together.
+
+    Args:
+        network (nn.Module): A recognizer, or a backbone.
+        ranks (int): How many ranks share a clip.
+
+    Raises:
+        UserError: If a module mixes time in a way that is not known here; it is named.
+    """
+    from polynl_mm.clip_parallel.mmaction_layers import mmaction_twins
+
+    twins = {**TWINS, **mmaction_twins()}
+    changes = [
+        (module, twins[type(module)])
+        for name, module in network.named_modules()
+        if _is_changed(network, name, module, twins)
+    ]
+    _check_pooling(network)
+    before = [(module, type(module)) for module, _ in changes]
+    for module, twin in changes:
+        module.__class__ = twin
+    try:
+        yield
+    finally:
+        for module, cls in before:
+            module.__class__ = cls
+
+
+def _is_changed(network, name: str, module: nn.Module, twins: dict) -> bool:
+    if type(module) in twins:
+        return True
+    if name.startswith(AFTER_POOLING) or isinstance(module, Plugin):
+        return False
+    parents = (name[:i] for i, letter in enumerate(name) if letter == ".")
+    if any(isinstance(network.get_submodule(p), Plugin) for p in parents):
+        return False  # which knows how its own parts share a clip
+    kind = type(module)
+    for package, names in FRAMEWISE.items():
+        if kind.__name__ in names and kind.__module__.startswith(package):
+            return False
+    if getattr(module, "framewise", False):
+        return False
+    raise UserError(
+        f"Clips cannot be shared over ranks: {name or 'the network'} is a "
+        f"{kind.__module__}.{kind.__name__}, and how it treats time is not known. "
+        "Train without --clip-parallel; or, if it treats each frame alone, give its "
+        "class the attribute framewise = True."
+    )
+
+
+def _check_pooling(network: nn.Module) -> None:
+    """Refuse a head that does not pool over time, and what only some tests do."""
+    head = getattr(network, "cls_head", None)
+    pools = [getattr(head, name, None) for name in ("avg_pool", "pool", "consensus")]
+    if head is not None and not any(pools):
+        raise UserError(
+            f"Clips cannot be shared over ranks: cls_head is a {type(head).__name__} "
+            "that does not pool over time; set spatial_type='avg'."
+        )
+    if (getattr(network, "test_cfg", None) or {}).get("fcn_test"):
+        raise UserError(
+            "Clips cannot be shared over ranks with model.test_cfg.fcn_test; leave it "
+            "out, or test without --clip-parallel."
+        )
