@@ -39,87 +39,77 @@ def exchange_halos(
 class _Halos(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, left, right, share):
-        frames = x.shape[TIME]
-        ctx.plan = _Plan(frames, left, right, share)
-        ctx.share, ctx.shape = share, x.shape
-        received = [
-            x.new_empty(*x.shape[:TIME], count, *x.shape[TIME + 1 :])
-            for _, count in ctx.plan.wanted
-        ]
-        sent = [x[:, :, start:end].contiguous() for _, start, end in ctx.plan.given]
-        _swap(
-            [(peer, frames) for (peer, *_), frames in zip(ctx.plan.given, sent)],
-            [(peer, t) for (peer, _), t in zip(ctx.plan.wanted, received)],
-            share,
-        )
-        before = [t for (p, _), t in zip(ctx.plan.wanted, received) if p < share.index]
-        after = [t for (p, _), t in zip(ctx.plan.wanted, received) if p > share.index]
-        empty = x.new_empty(*x.shape[:TIME], 0, *x.shape[TIME + 1 :])
-        return (
-            x.view_as(x),
-            torch.cat([empty, *before], TIME),
-            torch.cat([empty, *after], TIME),
+        ctx.plan = plan = _Plan(x.shape[TIME], left, right, share)
+        sent = {p: x[:, :, start:end] for p, (start, end) in plan.given.items()}
+        received = {p: _frames_like(x, count) for p, count in plan.wanted.items()}
+        _swap(sent, received, share)
+        return x.view_as(x), *(
+            torch.cat([_frames_like(x, 0), *(received[p] for p in side)], TIME)
+            for side in plan.sides
         )
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, grad_before, grad_after):
-        share, plan = ctx.share, ctx.plan
-        sizes = {
-            False: [n for p, n in plan.wanted if p < share.index],
-            True: [n for p, n in plan.wanted if p > share.index],
+    def backward(ctx, grad, *of_halos):
+        plan, sent = ctx.plan, {}
+        for side, of_halo in zip(plan.sides, of_halos, strict=True):
+            parts = of_halo.split([plan.wanted[p] for p in side], TIME)
+            sent |= zip(side, parts, strict=True) if side else {}
+        received = {
+            p: _frames_like(grad, end - start) for p, (start, end) in plan.given.items()
         }
-        parts = [
-            *grad_before.split(sizes[False], TIME),
-            *grad_after.split(sizes[True], TIME),
-        ]
-        returned = [
-            grad.new_empty(*grad.shape[:TIME], end - start, *grad.shape[TIME + 1 :])
-            for _, start, end in plan.given
-        ]
-        _swap(
-            [(peer, part.contiguous()) for (peer, _), part in zip(plan.wanted, parts)],
-            [(peer, t) for (peer, *_), t in zip(plan.given, returned)],
-            share,
-        )
+        _swap(sent, received, plan.share)
         # Nobody else has this gradient: `x` is used by one layer alone.
-        for (_, start, end), part in zip(plan.given, returned):
-            grad[:, :, start:end] += part
+        for peer, (start, end) in plan.given.items():
+            grad[:, :, start:end] += received[peer]
         return grad, None, None, None
 
 
 class _Plan:
-    """Who gets which frames, and who gives how many, both in the order of time.
+    """Who gets which frames, and who gives how many.
 
     A halo may be longer than a neighbour's share, and then reaches beyond it.
+
+    Attributes:
+        given (dict): From a peer to the first of the frames it gets, and that after
+            the last.
+        wanted (dict): From a peer to how many frames it gives.
+        sides (tuple): The peers that give something: those before, and those after.
     """
 
     def __init__(self, frames: int, left: int, right: int, share: Share):
-        index = share.index
-        self.given: list[tuple[int, int, int]] = []  # (peer, from, to)
-        self.wanted: list[tuple[int, int]] = []  # (peer, how many)
+        self.share, self.given, self.wanted = share, {}, {}
+        self.sides: tuple[list[int], list[int]] = ([], [])
         for peer in range(share.count):
-            away = abs(peer - index)
-            reach = right if peer < index else left
-            covered = (away - 1) * frames
-            if 0 < away and reach > covered:
-                count = min(frames, reach - covered)
-                start = 0 if peer < index else frames - count
-                self.given.append((peer, start, start + count))
-            reach = left if peer < index else right
-            if 0 < away and reach > covered:
-                self.wanted.append((peer, min(frames, reach - covered)))
+            away = abs(peer - share.index)
+            before = peer < share.index
+            if not away:
+                continue
+            covered = (away - 1) * frames  # by the peers between
+            for_it = min(frames, (right if before else left) - covered)
+            from_it = min(frames, (left if before else right) - covered)
+            if for_it > 0:
+                start = 0 if before else frames - for_it
+                self.given[peer] = (start, start + for_it)
+            if from_it > 0:
+                self.wanted[peer] = from_it
+                self.sides[0 if before else 1].append(peer)
 
 
-def _swap(given: list, wanted: list, share: Share) -> None:
+def _frames_like(x: Tensor, frames: int) -> Tensor:
+    return x.new_empty(*x.shape[:TIME], frames, *x.shape[TIME + 1 :])
+
+
+def _swap(given: dict[int, Tensor], wanted: dict[int, Tensor], share: Share) -> None:
     """Send tensors to peers of the group and receive others, all at once."""
-    operations = [
-        dist.P2POp(dist.isend, tensor, share.ranks[peer], share.group)
-        for peer, tensor in given
-    ] + [
-        dist.P2POp(dist.irecv, tensor, share.ranks[peer], share.group)
-        for peer, tensor in wanted
-    ]
-    Traffic.sent += sum(t.numel() * t.element_size() for _, t in given)
+    operations = []
+    for peer, tensor in given.items():
+        sent = tensor.contiguous()
+        Traffic.sent += sent.numel() * sent.element_size()
+        to = share.ranks[peer]
+        operations.append(dist.P2POp(dist.isend, sent, to, share.group))
+    for peer, tensor in wanted.items():
+        from_ = share.ranks[peer]
+        operations.append(dist.P2POp(dist.irecv, tensor, from_, share.group))
     for work in dist.batch_isend_irecv(operations) if operations else ():
         work.wait()

@@ -1,4 +1,4 @@
-"""Refusing the lengths of clips that cannot be shared equally, naming those that can."""
+"""Refusing lengths of clips that cannot be shared equally, naming those that can."""
 
 from polynl_mm.user_errors import UserError
 

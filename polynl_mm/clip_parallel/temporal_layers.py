@@ -91,7 +91,9 @@ class SharedConv3d(nn.Conv3d):
             padded = _pad_time(before, missing, span - reach.left)
             y[:, :, :first] += self.of_neighbours(padded)
         if after.shape[TIME]:
-            from_ = max(0, -(-(x.shape[TIME] + reach.left - reach.span) // reach.stride))
+            from_ = max(
+                0, -(-(x.shape[TIME] + reach.left - reach.span) // reach.stride)
+            )
             span = (count - from_ - 1) * reach.stride + reach.span + 1
             missing = reach.right - after.shape[TIME]
             padded = _pad_time(after, span - reach.right, missing)
