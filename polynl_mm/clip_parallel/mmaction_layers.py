@@ -4,6 +4,7 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from polynl_mm.clip_parallel.halos import TIME, exchange_halos
 from polynl_mm.clip_parallel.lengths import UnevenSharesError
@@ -45,23 +46,27 @@ def mmaction_twins() -> dict[type, type]:
         """A TSMHead whose clips are shared over ranks."""
 
         def forward(self, x: Tensor, num_segs: int, **kwargs) -> Tensor:
-            whole = self.num_segments
+            share, dropout, whole = current_share(), self.dropout, self.num_segments
+            if share is None:
+                return super().forward(x, num_segs, **kwargs)
+            pooled = self.is_shift and self.temporal_pool
+            frames = whole // 2 if pooled else whole
+            if dropout is not None:  # each frame's is another
+
+                def of_own_frames(y: Tensor) -> Tensor:
+                    kept = y.new_ones(len(y) * share.count, y.shape[1])
+                    kept = functional.dropout(kept, dropout.p, dropout.training)
+                    start, end = share.cut(frames)
+                    kept = kept.unflatten(0, (-1, frames))[:, start:end]
+                    return y * kept.flatten(0, 1)
+
+                self.__dict__["dropout"] = of_own_frames
             try:
                 self.num_segments = own_segments(whole)
                 return super().forward(x, num_segs, **kwargs)
             finally:
                 self.num_segments = whole
-
-    class SharedTemporalPool:
-        """What ResNetTSM pools over time with, a class that it makes for each use."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            whole = self.num_segments
-            try:
-                self.num_segments = own_segments(whole)
-                return super().forward(x)
-            finally:
-                self.num_segments = whole
+                self.__dict__.pop("dropout", None)
 
     class SharedAvgConsensus(AvgConsensus):
         """An AvgConsensus over segments that are shared over ranks."""
@@ -76,6 +81,29 @@ def mmaction_twins() -> dict[type, type]:
         TSMHead: SharedTSMHead,
         AvgConsensus: SharedAvgConsensus,
     }
+
+
+@functools.cache
+def temporal_pool_twin(cls: type) -> type:
+    """Return the twin of what ResNetTSM pools over time with.
+
+    Args:
+        cls (type): A class that it makes for each network.
+
+    Returns:
+        type: One that shares clips over ranks.
+    """
+
+    class SharedTemporalPool(cls):
+        def forward(self, x: Tensor) -> Tensor:
+            whole = self.num_segments
+            try:
+                self.num_segments = own_segments(whole)
+                return super().forward(x)
+            finally:
+                self.num_segments = whole
+
+    return SharedTemporalPool
 
 
 def _shift(x: Tensor, num_segments: int, shift_div: int) -> Tensor:

@@ -6,12 +6,16 @@ in a state dict.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
+import torch
 import torch.nn as nn
 from mmcv.cnn.bricks.wrappers import Conv3d
 
 from polynl_mm.clip_parallel import norms, temporal_layers
+from polynl_mm.clip_parallel.lengths import UnevenSharesError, explain_lengths
+from polynl_mm.clip_parallel.shares import Share, sharing
 from polynl_mm.plugins import Plugin
 from polynl_mm.user_errors import UserError
 
@@ -68,9 +72,15 @@ def clip_parallel_network(network: nn.Module, ranks: int) -> Iterator[None]:
     Raises:
         UserError: If a module mixes time in a way that is not known here; it is named.
     """
-    from polynl_mm.clip_parallel.mmaction_layers import mmaction_twins
+    from polynl_mm.clip_parallel.mmaction_layers import (
+        mmaction_twins,
+        temporal_pool_twin,
+    )
 
     twins = {**TWINS, **mmaction_twins()}
+    for kind in {type(module) for module in network.modules()}:
+        if kind.__qualname__.endswith("make_temporal_pool.<locals>.TemporalPool"):
+            twins[kind] = temporal_pool_twin(kind)
     changes = [
         (module, twins[type(module)])
         for name, module in network.named_modules()
@@ -80,17 +90,52 @@ def clip_parallel_network(network: nn.Module, ranks: int) -> Iterator[None]:
     before = [(module, type(module)) for module, _ in changes]
     for module, twin in changes:
         module.__class__ = twin
+    seen = _SeenLengths()
+    watch = network.register_forward_pre_hook(seen.see)
     try:
         yield
+    except UnevenSharesError as error:
+        probe = functools.partial(_takes, network, seen, ranks)
+        raise UserError(
+            explain_lengths(error, seen.frames * ranks, ranks, probe)
+        ) from (error)
     finally:
+        watch.remove()
         for module, cls in before:
             module.__class__ = cls
+
+
+class _SeenLengths:
+    """How many frames of a rank the network has got last, and in which form."""
+
+    frames, x = 0, None
+
+    def see(self, network: nn.Module, args: tuple) -> None:
+        x = next((a for a in args if isinstance(a, torch.Tensor)), None)
+        if x is not None and x.dim() >= 5:
+            self.frames, self.x = x.shape[-3], x
+
+
+@torch.no_grad()
+def _takes(network: nn.Module, seen: _SeenLengths, ranks: int, frames: int) -> bool:
+    """Return whether shares of so many frames stay equal to the end of the network."""
+    network = getattr(network, "backbone", network)
+    network.eval()  # returns None in MMAction2's backbones
+    alone = Share(0, ranks, tuple(range(ranks)), None)
+    x = seen.x.new_zeros(1, seen.x.shape[-4], frames, 32, 32)
+    try:
+        with sharing(alone):
+            network(x)
+    except UnevenSharesError:
+        return False
+    return True
 
 
 def _is_changed(network, name: str, module: nn.Module, twins: dict) -> bool:
     if type(module) in twins:
         return True
-    if name.startswith(AFTER_POOLING) or isinstance(module, Plugin):
+    below_head = any(f".{part}" in f".{name}" for part in AFTER_POOLING)
+    if below_head or isinstance(module, Plugin):
         return False
     parents = (name[:i] for i, letter in enumerate(name) if letter == ".")
     if any(isinstance(network.get_submodule(p), Plugin) for p in parents):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
+from polynl_mm.clip_parallel.lengths import UnevenSharesError
+
 _current: "Share | None" = None
 
 
@@ -22,7 +24,8 @@ class Share:
         index (int): Which part, from 0, in the order of time.
         count (int): How many ranks share a clip.
         ranks (tuple[int, ...]): These ranks, as torch.distributed numbers them.
-        group (ProcessGroup): Their process group.
+        group (ProcessGroup | None): Their process group; None where the others are
+            only imagined, to find out what a network would do.
     """
 
     index: int
@@ -106,5 +109,12 @@ def own_segments(segments: int) -> int:
 
     Returns:
         int: All, where clips are not shared.
+
+    Raises:
+        UnevenSharesError: If the ranks' shares would be unequal.
     """
-    return segments if _current is None else segments // _current.count
+    if _current is None:
+        return segments
+    if segments % _current.count:
+        raise UnevenSharesError("a module", segments, _current.count)
+    return segments // _current.count

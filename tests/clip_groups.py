@@ -17,8 +17,7 @@ RENDEZVOUS = datetime.timedelta(seconds=240)
 
 def run_cases(rank: int, count: int, folder: str, names: list[str]) -> None:
     """Run cases as one rank of a group that shares all clips."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    sys.path.insert(0, str(Path(__file__).parent))
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -27,7 +26,7 @@ def run_cases(rank: int, count: int, folder: str, names: list[str]) -> None:
         world_size=count,
         timeout=RENDEZVOUS,
     )
-    from cases import CASES
+    from clip_cases import CASES
 
     from polynl_mm.clip_parallel.shares import form_groups
 
@@ -37,6 +36,9 @@ def run_cases(rank: int, count: int, folder: str, names: list[str]) -> None:
         try:
             found[name] = CASES[name](share)
         except Exception as error:  # so that the other cases are run
+            import traceback
+
+            traceback.print_exc()
             found[name] = f"{type(error).__name__}: {error}"
     if rank == 0:
         Path(folder, "found.json").write_text(json.dumps(found))
