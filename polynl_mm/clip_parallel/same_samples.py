@@ -7,7 +7,12 @@ import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from polynl_mm.clip_parallel.own_frames import Reading, read_own_frames, which
+from polynl_mm.clip_parallel.own_frames import (
+    WHICH,
+    Reading,
+    read_own_frames,
+    which,
+)
 from polynl_mm.clip_parallel.shares import Share
 from polynl_mm.datasets.decoding.bad_videos import base_datasets
 from polynl_mm.stack.resumable import seed_everything
@@ -92,12 +97,14 @@ class SameSamplesHook(Hook):
                 )
             draws = all_held[:, :, 3].max(0).values
             if torch.equal(all_held[:, :, 3], draws.expand(self.share.count, -1)):
+                for sample in samples:
+                    sample.pop(WHICH)  # nobody else's business
                 return
             for place in (held[:, 3] < draws).nonzero().flatten().tolist():
                 number, index, visit, _ = which(samples[place])
                 dataset = self._datasets[split][number]
                 info = copy.deepcopy(dataset.get_data_info(index))
-                info["which_sample"] = (number, index, visit)
+                info[WHICH] = (number, index, visit)
                 info["draws"] = int(draws[place])
                 read = dataset.pipeline(info)
                 batch["inputs"][place] = read["inputs"]
