@@ -6,14 +6,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from polynl_mm.clip_parallel.shares import Share
+from polynl_mm.clip_parallel.traffic import count_sent
 
 TIME = 2
-
-
-class Traffic:
-    """How many bytes this rank has sent to its neighbours."""
-
-    sent = 0
 
 
 def exchange_halos(
@@ -107,7 +102,7 @@ def _swap(given: dict[int, Tensor], wanted: dict[int, Tensor], share: Share) -> 
     operations = []
     for peer, tensor in given.items():
         sent = tensor.contiguous()
-        Traffic.sent += sent.numel() * sent.element_size()
+        count_sent("halos", sent)
         to = share.ranks[peer]
         operations.append(dist.P2POp(dist.isend, sent, to, share.group))
     for peer, tensor in wanted.items():

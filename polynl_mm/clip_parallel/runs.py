@@ -68,6 +68,17 @@ def sample_by_groups(cfg, ranks: int) -> None:
         loader = cfg.get(f"{split}_dataloader")
         if loader:
             sample_by_group(loader, f"{split}_dataloader", ranks)
+    # Without, each process would hold its gradients twice.
+    wrapper = dict(cfg.get("model_wrapper_cfg") or {})
+    if not wrapper:
+        wrapper = {
+            "type": "MMDistributedDataParallel",
+            "broadcast_buffers": False,
+            "find_unused_parameters": cfg.get("find_unused_parameters", False),
+        }
+    if "DistributedDataParallel" in str(wrapper.get("type", "")):
+        wrapper.setdefault("gradient_as_bucket_view", True)
+    cfg.model_wrapper_cfg = wrapper
     scaling = cfg.get("auto_scale_lr") or {}
     if scaling.get("base_batch_size"):
         # MMEngine multiplies a rank's batch by the ranks, of which R hold the same.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from polynl_mm.clip_parallel.shares import Share
+from polynl_mm.clip_parallel.traffic import count_sent
 from polynl_mm.ops.precision import accumulate_dtype
 
 
@@ -24,12 +25,6 @@ class _Sum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         return all_sum(grad, ctx.share), None
-
-
-class Sums:
-    """How many bytes this rank has given into sums."""
-
-    sent = 0
 
 
 def all_sum(x: Tensor, share: Share) -> Tensor:
@@ -46,7 +41,7 @@ def all_sum(x: Tensor, share: Share) -> Tensor:
         return x.detach() * share.count
     total = x.detach().to(accumulate_dtype(x), copy=True).contiguous()
     dist.all_reduce(total, group=share.group)
-    Sums.sent += total.numel() * total.element_size()
+    count_sent("sums", total)
     return total.to(x.dtype)
 
 
