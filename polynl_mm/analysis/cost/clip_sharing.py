@@ -134,6 +134,7 @@ def _run(rank: int, cfg: dict, setting: dict, port: int, results) -> None:
 
 def _measure(step: Callable, device: torch.device) -> Cost:
     """Return memory and traffic of a step, no seconds yet."""
+    step()  # after which DistributedDataParallel makes its buckets anew
     extra = peak_extra_memory(step, device)
     before = sent_bytes()
     step()
