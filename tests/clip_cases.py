@@ -242,7 +242,8 @@ RECOGNIZERS = {
         1,
     ),
 }
-CASES = {f"{n}-plain": functools.partial(backbone, name=n) for n in BACKBONES}
+POLY_NL = dict(type="PolyNL3d", norm_cfg=dict(type="BN3d"))
+CASES = {n: functools.partial(backbone, name=n, plugins=POLY_NL) for n in BACKBONES}
 CASES |= {"layers": layers, "norms_and_global_pools": norms_and_global_pools}
 CASES |= {
     name: functools.partial(

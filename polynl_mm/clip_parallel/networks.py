@@ -15,8 +15,13 @@ from mmcv.cnn.bricks.wrappers import Conv3d
 
 from polynl_mm.clip_parallel import norms, temporal_layers
 from polynl_mm.clip_parallel.lengths import UnevenSharesError, explain_lengths
+from polynl_mm.clip_parallel.plugins import (
+    SharedPolyNL3d,
+    is_framewise,
+    knows_places_in_time,
+)
 from polynl_mm.clip_parallel.shares import Share, sharing
-from polynl_mm.plugins import Plugin
+from polynl_mm.plugins import Plugin, PolyNL3d
 from polynl_mm.user_errors import UserError
 
 TWINS: dict[type, type] = {
@@ -31,6 +36,7 @@ TWINS: dict[type, type] = {
     nn.BatchNorm3d: norms.SharedBatchNorm3d,
     nn.GroupNorm: norms.SharedGroupNorm,
     nn.InstanceNorm3d: norms.SharedInstanceNorm3d,
+    PolyNL3d: SharedPolyNL3d,
 }
 # What treats each frame alone, or only calls what is in it.
 FRAMEWISE = {
@@ -132,10 +138,16 @@ def _takes(network: nn.Module, seen: _SeenLengths, ranks: int, frames: int) -> b
 
 
 def _is_changed(network, name: str, module: nn.Module, twins: dict) -> bool:
+    if isinstance(module, Plugin) and knows_places_in_time(module):
+        raise UserError(
+            f"Clips cannot be shared over ranks: {name} is a {type(module).__name__} "
+            f"with positions={module.positions!r}, which counts frames from the first "
+            "of a rank. Train without --clip-parallel, or without positions."
+        )
     if type(module) in twins:
         return True
     below_head = any(f".{part}" in f".{name}" for part in AFTER_POOLING)
-    if below_head or isinstance(module, Plugin):
+    if below_head or (isinstance(module, Plugin) and is_framewise(module)):
         return False
     parents = (name[:i] for i, letter in enumerate(name) if letter == ".")
     if any(isinstance(network.get_submodule(p), Plugin) for p in parents):
