@@ -9,7 +9,7 @@ from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.recognizers.command_line import CfgOptions
 from polynl_mm.stack import require_mmaction2
-from polynl_mm.user_errors import user_errors
+from polynl_mm.user_errors import UserError, user_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_page(args.page, "clip-parallel")
         require_mmaction2()
         cfg = load_config(args.config, args.cfg_options)
+        if args.ranks < 2:
+            raise UserError(f"--ranks is a whole number from 2, not {args.ranks}.")
         args.processes = [1, args.ranks]
         setting = replace(read_setting(cfg, args), processes=(args.ranks,))
         alone, ranks = measure_clip_sharing(cfg, setting)
