@@ -1,1 +1,1 @@
-"""One clip over several ranks, each holding its own frames, with the same result."""
+"""One clip shared over ranks, or read in parts, with exactly the same result."""
