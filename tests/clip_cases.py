@@ -83,11 +83,17 @@ def difference(network: nn.Module, x: torch.Tensor, share, axis: int = TIME) -> 
     )
 
 
-def backbone(share, name: str, plugins=None) -> float:
-    """Compare one of the small backbones."""
+def backbone(share, name: str, plugins=None, own=False) -> float:
+    """Compare one of the small backbones, with plugins or its own non-local blocks."""
     torch.manual_seed(0)
     plugins = plugins and dict(BACKBONES[name][2], cfg=plugins)
-    network = wake(build(name, plugins, **CHANGES.get(name, {})))
+    changes = dict(CHANGES.get(name, {}))
+    if own:
+        changes |= dict(
+            non_local=((0, 0, 0), (0, 0, 0, 1), (0,) * 6, (0, 0, 0)),
+            non_local_cfg=dict(mode="embedded_gaussian", norm_cfg=dict(type="BN3d")),
+        )
+    network = wake(build(name, plugins, **changes))
     shape = BACKBONES[name][1]
     if len(shape) == 4:
         x = torch.randn(2, *shape, dtype=torch.double)  # (B, T, C, H, W)
@@ -244,6 +250,30 @@ RECOGNIZERS = {
 }
 POLY_NL = dict(type="PolyNL3d", norm_cfg=dict(type="BN3d"))
 CASES = {n: functools.partial(backbone, name=n, plugins=POLY_NL) for n in BACKBONES}
+CASES["ResNetTSM-own"] = functools.partial(backbone, name="ResNetTSM", own=True)
+CASES["ResNet3d-own"] = functools.partial(backbone, name="ResNet3d", own=True)
+# Every plugin, one of each kind in a network.
+MODES = [
+    dict(type="PolyNL3d", axes="time", reduction=2),
+    dict(type="PolyNL3d", axes="space", heads=2, reduction=2),
+    dict(type="PolyNL3d", positions="sine"),
+    dict(type="NonLocalBlock3d", mode="dot_product", norm_cfg=dict(type="BN3d")),
+    dict(type="NonLocalBlock3d", mode="embedded_gaussian", sub_sample=True),
+    dict(type="NonLocalBlock3d", mode="concatenation"),
+    dict(type="SpectralNL3d"),
+    dict(type="NonLocalStage3d"),
+    dict(type="DoubleAttention3d"),
+    dict(type="CompactGeneralizedNL3d"),
+    dict(type="GlobalContext3d"),
+    dict(type="EfficientAttention3d"),
+    dict(type="PyramidNL3d"),
+    dict(type="CrissCross3d"),
+    dict(type="SpectralNL3d", axes="space"),
+]
+for body in ("ResNet3d", "ResNet3dSlowFast"):
+    for index, cfg in enumerate(MODES):
+        kind = f"{body}-{cfg['type']}{index}"
+        CASES[kind] = functools.partial(backbone, name=body, plugins=cfg)
 CASES |= {"layers": layers, "norms_and_global_pools": norms_and_global_pools}
 CASES |= {
     name: functools.partial(

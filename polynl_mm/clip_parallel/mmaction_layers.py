@@ -83,18 +83,33 @@ def mmaction_twins() -> dict[type, type]:
     }
 
 
-@functools.cache
-def temporal_pool_twin(cls: type) -> type:
-    """Return the twin of what ResNetTSM pools over time with.
+def takes_segments(cls: type) -> bool:
+    """Return whether a class of MMAction2 only folds and unfolds frames.
 
     Args:
-        cls (type): A class that it makes for each network.
+        cls (type): Of any module.
 
     Returns:
-        type: One that shares clips over ranks.
+        bool: True for what ResNetTSM pools over time with, a class that it makes for
+        each network, and for what it wraps its non-local blocks in.
+    """
+    return cls.__module__ == "mmaction.models.backbones.resnet_tsm" and (
+        cls.__qualname__.rpartition(".")[2] in ("TemporalPool", "NL3DWrapper")
+    )
+
+
+@functools.cache
+def own_segments_twin(cls: type) -> type:
+    """Return the twin of a module that folds and unfolds a clip's segments.
+
+    Args:
+        cls (type): A class with ``num_segments``.
+
+    Returns:
+        type: One that takes a rank's own segments for all.
     """
 
-    class SharedTemporalPool(cls):
+    class OfOwnSegments(cls):
         def forward(self, x: Tensor) -> Tensor:
             whole = self.num_segments
             try:
@@ -103,7 +118,8 @@ def temporal_pool_twin(cls: type) -> type:
             finally:
                 self.num_segments = whole
 
-    return SharedTemporalPool
+    OfOwnSegments.__name__ = OfOwnSegments.__qualname__ = cls.__name__
+    return OfOwnSegments
 
 
 def _shift(x: Tensor, num_segments: int, shift_div: int) -> Tensor:

@@ -17,8 +17,8 @@ from polynl_mm.clip_parallel import norms, temporal_layers
 from polynl_mm.clip_parallel.lengths import UnevenSharesError, explain_lengths
 from polynl_mm.clip_parallel.plugins import (
     SharedPolyNL3d,
-    is_framewise,
-    knows_places_in_time,
+    needs_whole_clips,
+    whole_clip_twin,
 )
 from polynl_mm.clip_parallel.shares import Share, sharing
 from polynl_mm.plugins import Plugin, PolyNL3d
@@ -78,20 +78,7 @@ def clip_parallel_network(network: nn.Module, ranks: int) -> Iterator[None]:
     Raises:
         UserError: If a module mixes time in a way that is not known here; it is named.
     """
-    from polynl_mm.clip_parallel.mmaction_layers import (
-        mmaction_twins,
-        temporal_pool_twin,
-    )
-
-    twins = {**TWINS, **mmaction_twins()}
-    for kind in {type(module) for module in network.modules()}:
-        if kind.__qualname__.endswith("make_temporal_pool.<locals>.TemporalPool"):
-            twins[kind] = temporal_pool_twin(kind)
-    changes = [
-        (module, twins[type(module)])
-        for name, module in network.named_modules()
-        if _is_changed(network, name, module, twins)
-    ]
+    changes = _changes(network)
     _check_pooling(network)
     before = [(module, type(module)) for module, _ in changes]
     for module, twin in changes:
@@ -104,7 +91,7 @@ def clip_parallel_network(network: nn.Module, ranks: int) -> Iterator[None]:
         probe = functools.partial(_takes, network, seen, ranks)
         raise UserError(
             explain_lengths(error, seen.frames * ranks, ranks, probe)
-        ) from (error)
+        ) from error
     finally:
         watch.remove()
         for module, cls in before:
@@ -137,33 +124,49 @@ def _takes(network: nn.Module, seen: _SeenLengths, ranks: int, frames: int) -> b
     return True
 
 
-def _is_changed(network, name: str, module: nn.Module, twins: dict) -> bool:
-    if isinstance(module, Plugin) and knows_places_in_time(module):
-        raise UserError(
-            f"Clips cannot be shared over ranks: {name} is a {type(module).__name__} "
-            f"with positions={module.positions!r}, which counts frames from the first "
-            "of a rank. Train without --clip-parallel, or without positions."
-        )
-    if type(module) in twins:
-        return True
-    below_head = any(f".{part}" in f".{name}" for part in AFTER_POOLING)
-    if below_head or (isinstance(module, Plugin) and is_framewise(module)):
-        return False
-    parents = (name[:i] for i, letter in enumerate(name) if letter == ".")
-    if any(isinstance(network.get_submodule(p), Plugin) for p in parents):
-        return False  # which knows how its own parts share a clip
-    kind = type(module)
-    for package, names in FRAMEWISE.items():
-        if kind.__name__ in names and kind.__module__.startswith(package):
-            return False
-    if getattr(module, "framewise", False):
-        return False
-    raise UserError(
-        f"Clips cannot be shared over ranks: {name or 'the network'} is a "
-        f"{kind.__module__}.{kind.__name__}, and how it treats time is not known. "
-        "Train without --clip-parallel; or, if it treats each frame alone, give its "
-        "class the attribute framewise = True."
+def _changes(network: nn.Module) -> list[tuple[nn.Module, type]]:
+    """Return which modules take which class."""
+    from polynl_mm.clip_parallel.mmaction_layers import (
+        mmaction_twins,
+        own_segments_twin,
+        takes_segments,
     )
+
+    twins, changes, done = {**TWINS, **mmaction_twins()}, [], []
+    for name, module in network.named_modules():
+        if name.startswith(tuple(done)):
+            continue
+        if needs_whole_clips(module):
+            changes.append((module, whole_clip_twin(type(module))))
+            done.append(f"{name}.")  # what is in it sees whole clips, too
+        elif type(module) in twins:
+            changes.append((module, twins[type(module)]))
+        elif takes_segments(type(module)):
+            changes.append((module, own_segments_twin(type(module))))
+        elif not _is_framewise(network, name, module):
+            kind = type(module)
+            raise UserError(
+                f"Clips cannot be shared over ranks: {name or 'the network'} is a "
+                f"{kind.__module__}.{kind.__name__}, and how it treats time is not "
+                "known. Train without --clip-parallel; or, if it treats each frame "
+                "alone, give its class the attribute framewise = True."
+            )
+    return changes
+
+
+def _is_framewise(network: nn.Module, name: str, module: nn.Module) -> bool:
+    """Return whether a module treats each frame alone, but for what is in it."""
+    parents = [name[:i] for i, letter in enumerate(name) if letter == "."]
+    if any(isinstance(network.get_submodule(p), Plugin) for p in (*parents, name)):
+        return True
+    if any(f".{part}" in f".{name}" for part in AFTER_POOLING):
+        return True
+    kind = type(module)
+    known = any(
+        kind.__name__ in names and kind.__module__.startswith(package)
+        for package, names in FRAMEWISE.items()
+    )
+    return known or getattr(module, "framewise", False)
 
 
 def _check_pooling(network: nn.Module) -> None:

@@ -1,9 +1,14 @@
 """Plugins on clips that ranks share: what each rank must know of the others' frames."""
 
+import functools
+
+import torch.nn as nn
+from mmcv.cnn import NonLocal3d
 from torch import Tensor
 
+from polynl_mm.clip_parallel.halos import TIME
 from polynl_mm.clip_parallel.shares import current_share
-from polynl_mm.clip_parallel.sums import sum_over_ranks
+from polynl_mm.clip_parallel.sums import sum_over_ranks, whole_clip
 from polynl_mm.plugins import Plugin, PolyNL3d
 
 
@@ -18,25 +23,48 @@ class SharedPolyNL3d(PolyNL3d):
         return super().scale_moment(moment)
 
 
-def is_framewise(plugin: Plugin) -> bool:
-    """Return whether a plugin treats each frame alone.
+@functools.cache
+def whole_clip_twin(cls: type) -> type:
+    """Return the twin of a block that needs all frames of a clip at once.
+
+    Exact for any block. What travels is the features, and the block itself costs each
+    rank what it costs one process; everything else stays shared.
 
     Args:
-        plugin (Plugin): Any.
+        cls (type): A module from (B, C, T, H, W) to the same shape.
 
     Returns:
-        bool: Whether ranks need nothing of one another for it.
+        type: One whose clips are shared over ranks.
     """
-    return plugin.dims == 2 or plugin.axes == "space"
+
+    class OfWholeClips(cls):
+        def forward(self, x: Tensor) -> Tensor:
+            share = current_share()
+            if share is None:
+                return super().forward(x)
+            clip = whole_clip(x, TIME, share)
+            start, end = share.cut(clip.shape[TIME])
+            return super().forward(clip)[:, :, start:end].contiguous()
+
+    OfWholeClips.__name__ = OfWholeClips.__qualname__ = cls.__name__
+    return OfWholeClips
 
 
-def knows_places_in_time(plugin: Plugin) -> bool:
-    """Return whether a plugin is told at which time a frame lies.
+def needs_whole_clips(module: nn.Module) -> bool:
+    """Return whether a block has to see all frames of a clip at once.
 
     Args:
-        plugin (Plugin): Any.
+        module (nn.Module): Any module of a network.
 
     Returns:
-        bool: Whether a rank's first frame would be taken for the clip's.
+        bool: False for what is no plugin, nor MMCV's non-local block.
     """
-    return plugin.positions is not None and not is_framewise(plugin)
+    if isinstance(module, NonLocal3d):
+        return True
+    if not isinstance(module, Plugin) or module.dims == 2:
+        return False
+    if type(module) is PolyNL3d and module.positions is None:
+        return False
+    norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+    has_norms = any(isinstance(part, norms) for part in module.modules())
+    return module.axes != "space" or has_norms

@@ -27,12 +27,13 @@ class _Sum(torch.autograd.Function):
         return all_sum(grad, ctx.share), None
 
 
-def all_sum(x: Tensor, share: Share) -> Tensor:
+def all_sum(x: Tensor, share: Share, kind: str = "sums") -> Tensor:
     """Return the sum over the ranks of a group, with no gradient.
 
     Args:
         x (Tensor): This rank's term.
         share (Share): This rank's.
+        kind (str): As what its bytes count.
 
     Returns:
         Tensor: The same on all of them.
@@ -41,7 +42,7 @@ def all_sum(x: Tensor, share: Share) -> Tensor:
         return x.detach() * share.count
     total = x.detach().to(accumulate_dtype(x), copy=True).contiguous()
     dist.all_reduce(total, group=share.group)
-    count_sent("sums", total)
+    count_sent(kind, total)
     return total.to(x.dtype)
 
 
@@ -56,6 +57,40 @@ def sum_over_ranks(x: Tensor, share: Share) -> Tensor:
         Tensor: The same on all of them.
     """
     return _Sum.apply(x, share)
+
+
+class _WholeClip(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, dim, share):
+        ctx.dim, ctx.share = dim, share
+        own = x.contiguous()
+        parts = [torch.empty_like(own) for _ in range(share.count)]
+        dist.all_gather(parts, own, group=share.group)
+        count_sent("clips", own)
+        return torch.cat(parts, dim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        start, end = ctx.share.cut(grad.shape[ctx.dim])
+        total = all_sum(grad, ctx.share, "clips")
+        return total.narrow(ctx.dim, start, end - start), None, None
+
+
+def whole_clip(x: Tensor, dim: int, share: Share) -> Tensor:
+    """Return the frames of all ranks of a group, in the order of time.
+
+    Args:
+        x (Tensor): This rank's frames, as many as every other's.
+        dim (int): The axis of time.
+        share (Share): This rank's.
+
+    Returns:
+        Tensor: The same on all of them.
+    """
+    if share.group is None:
+        return torch.cat([x] * share.count, dim)
+    return _WholeClip.apply(x, dim, share)
 
 
 def gather_over_ranks(x: Tensor, share: Share) -> Tensor:

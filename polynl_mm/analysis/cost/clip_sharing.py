@@ -25,7 +25,6 @@ from polynl_mm.clip_parallel.traffic import sent_bytes
 from polynl_mm.user_errors import UserError
 
 TIME = -3
-SECOND = 1e-9
 
 
 @dataclass
@@ -38,6 +37,7 @@ class Cost:
         seconds (list[float]): Of each round.
         halos (int): Bytes it sends to its neighbours in time.
         sums (int): Bytes it gives into sums: of norms, plugins and pools.
+        clips (int): Bytes of features that blocks need whole.
         gradients (int): Bytes of the gradients that are averaged.
     """
 
@@ -46,6 +46,7 @@ class Cost:
     seconds: list[float]
     halos: int = 0
     sums: int = 0
+    clips: int = 0
     gradients: int = 0
 
 
@@ -138,7 +139,7 @@ def _measure(step: Callable, device: torch.device) -> Cost:
     extra = peak_extra_memory(step, device)
     before = sent_bytes()
     step()
-    halos, sums = (new - old for new, old in zip(sent_bytes(), before, strict=True))
+    sent = [new - old for new, old in zip(sent_bytes(), before, strict=True)]
     model, optim_wrapper = step.func.__self__, step.args[1]
     weights = [*model.parameters(), *model.buffers()]
     states = optim_wrapper.optimizer.state.values()
@@ -147,7 +148,7 @@ def _measure(step: Callable, device: torch.device) -> Cost:
     averaged = gradients if is_model_wrapper(model) else 0
     # What DistributedDataParallel averages in is there before a step begins.
     fixed = sum(map(_size, weights)) + sum(map(_size, held)) + averaged
-    return Cost(extra + fixed, fixed, [], halos, sums, averaged)
+    return Cost(extra + fixed, fixed, [], *sent, averaged)
 
 
 def _size(x: torch.Tensor) -> int:
@@ -177,7 +178,7 @@ def format_table(alone: Cost, ranks: list[Cost]) -> str:
         str: A table.
     """
     worst = max(ranks, key=lambda cost: cost.memory)
-    sent = max(cost.halos + cost.sums for cost in ranks)
+    sent = max(cost.halos + cost.sums + cost.clips for cost in ranks)
     halos = max(cost.halos for cost in ranks)
     rounds = [
         [b / a for a, b in zip(alone.seconds, cost.seconds, strict=True)]
