@@ -250,6 +250,7 @@ RECOGNIZERS = {
 }
 POLY_NL = dict(type="PolyNL3d", norm_cfg=dict(type="BN3d"))
 CASES = {n: functools.partial(backbone, name=n, plugins=POLY_NL) for n in BACKBONES}
+PLUGIN_CASES = {}
 CASES["ResNetTSM-own"] = functools.partial(backbone, name="ResNetTSM", own=True)
 CASES["ResNet3d-own"] = functools.partial(backbone, name="ResNet3d", own=True)
 # Every plugin, one of each kind in a network.
@@ -273,7 +274,7 @@ MODES = [
 for body in ("ResNet3d", "ResNet3dSlowFast"):
     for index, cfg in enumerate(MODES):
         kind = f"{body}-{cfg['type']}{index}"
-        CASES[kind] = functools.partial(backbone, name=body, plugins=cfg)
+        PLUGIN_CASES[kind] = functools.partial(backbone, name=body, plugins=cfg)
 CASES |= {"layers": layers, "norms_and_global_pools": norms_and_global_pools}
 CASES |= {
     name: functools.partial(

@@ -26,7 +26,7 @@ def run_cases(rank: int, count: int, folder: str, names: list[str]) -> None:
         world_size=count,
         timeout=RENDEZVOUS,
     )
-    from clip_cases import CASES
+    from clip_cases import CASES, PLUGIN_CASES
 
     from polynl_mm.clip_parallel.shares import form_groups
 
@@ -34,7 +34,7 @@ def run_cases(rank: int, count: int, folder: str, names: list[str]) -> None:
     found = {}
     for name in names:
         try:
-            found[name] = CASES[name](share)
+            found[name] = {**CASES, **PLUGIN_CASES}[name](share)
         except Exception as error:  # so that the other cases are run
             import traceback
 

@@ -1,10 +1,11 @@
 """Networks whose clips processes share equal one process; what cannot is refused."""
 
+import functools
 import math
 
 import pytest
 import torch
-from clip_cases import CASES
+from clip_cases import CASES, PLUGIN_CASES
 from clip_groups import run_group
 from small_backbones import build
 from torch import nn
@@ -19,22 +20,26 @@ TWO, FOUR = 2, 4
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Return what all cases found, run once for each number of processes."""
-    results = {}
+    """Return what cases found, run together once for each number of processes."""
 
-    def run(count: int) -> dict:
-        if count not in results:
-            folder = tmp_path_factory.mktemp(f"shared by {count}")
-            results[count] = run_group(count, folder, CASES)
-        return results[count]
+    @functools.cache
+    def run(count: int, plugins: bool) -> dict:
+        folder = tmp_path_factory.mktemp(f"shared by {count}")
+        return run_group(count, folder, PLUGIN_CASES if plugins else CASES)
 
     return run
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("count", [TWO, pytest.param(FOUR, marks=pytest.mark.slow)])
+SLOW = pytest.mark.slow
+COUNTS = [TWO, pytest.param(FOUR, marks=SLOW)]
+
+
+@pytest.mark.parametrize(
+    "case", [*CASES, *(pytest.param(c, marks=SLOW) for c in PLUGIN_CASES)]
+)
+@pytest.mark.parametrize("count", COUNTS)
 def test_outputs_gradients_and_statistics_equal_one_process(found, count, case):
-    difference = found(count)[case]
+    difference = found(count, case in PLUGIN_CASES)[case]
     assert not isinstance(difference, str), difference
     assert difference < TOLERANCE and not math.isnan(difference)
 

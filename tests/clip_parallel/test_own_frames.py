@@ -75,7 +75,7 @@ def test_segments_are_shared_clip_by_clip():
 
 
 def test_lengths_that_do_not_divide_are_refused_with_those_that_do():
-    with pytest.raises(UserError, match="clip of 5 frames .* 2 ranks.* 4 or 6"):
+    with pytest.raises(UserError, match=r"clip of 5 frames .* 2 ranks.* 4 or 6"):
         frames(0, 2, clip_len=5, num_clips=1)
     with pytest.raises(UserError, match=r"clip of 3 frames .* 4 ranks.* as 4\."):
         frames(0, 4, clip_len=1, num_clips=3)
