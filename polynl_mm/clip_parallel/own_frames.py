@@ -91,13 +91,7 @@ class OwnFrames:
                     f"Clips cannot be shared over ranks: a sample has {len(chosen)} "
                     f"frames, which are no clips of {frames} segments."
                 )
-        if frames % share.count:
-            below = frames - frames % share.count
-            raise UserError(
-                f"A clip of {frames} frames cannot be shared over {share.count} ranks; "
-                f"take a multiple of {share.count}, such as "
-                f"{f'{below} or ' if below else ''}{below + share.count}."
-            )
+        _check_length(frames, share.count)
         start, end = share.cut(frames)
         own = chosen.reshape(-1, frames)[:, start:end]
         results["frame_inds"] = own.reshape(-1)
@@ -106,6 +100,17 @@ class OwnFrames:
         else:
             results["clip_len"] = end - start
         return results
+
+
+def _check_length(frames: int, ranks: int) -> None:
+    """Refuse a clip that ranks cannot share equally, whatever the network."""
+    if frames % ranks:
+        below = frames - frames % ranks
+        raise UserError(
+            f"A clip of {frames} frames cannot be shared over {ranks} ranks; take a "
+            f"multiple of {ranks}, such as "
+            f"{f'{below} or ' if below else ''}{below + ranks}."
+        )
 
 
 class SayWhich:
@@ -167,6 +172,12 @@ def read_own_frames(dataset, number: int, reading: Reading) -> None:
             f"{type(dataset).__name__} ({', '.join(names)}) does not decode frames, "
             f"format them as {' or '.join(FORMATS)}, and pack them."
         )
+    for step in inner:  # here rather than in a data worker
+        clip_len = getattr(step, "clip_len", None)
+        if isinstance(clip_len, int):
+            segments = reading.segments or getattr(step, "num_clips", 1)
+            frames = segments if clip_len == 1 else clip_len
+            _check_length(frames, reading.share.count)
     pack = names.index("PackActionInputs")
     steps[pack] = SayWhich(steps[pack])
     inner.insert(places[0], OwnFrames(reading))

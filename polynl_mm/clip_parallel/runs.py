@@ -13,6 +13,7 @@ from polynl_mm.clip_parallel.networks import clip_parallel_network
 from polynl_mm.clip_parallel.same_samples import SameSamplesHook
 from polynl_mm.clip_parallel.samplers import sample_by_group
 from polynl_mm.clip_parallel.shares import form_groups, sharing
+from polynl_mm.clip_parallel.sums import all_sum
 from polynl_mm.user_errors import UserError
 
 KEY = "clip_parallel"
@@ -114,6 +115,8 @@ def shared_clips(runner, ranks: int) -> Iterator[None]:
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
     share = form_groups(ranks)
+    # With nccl, all ranks of a group meet once before two of them exchange frames.
+    all_sum(next(model.parameters()).new_zeros(1), share)
     runner.register_hook(SameSamplesHook(share, _segments_of(model)))
     print_log(
         f"Each clip is shared over {ranks} ranks: {get_world_size() // ranks} groups.",

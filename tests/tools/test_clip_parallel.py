@@ -133,3 +133,45 @@ def test_file_damaged_in_the_frames_of_one_rank_is_replaced_in_all(
     losses = records(tmp_path / "shared", "loss")
     assert len(losses) == 6
     assert losses == pytest.approx(records(tmp_path / "alone", "loss"), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "ranks, said",
+    [
+        ("2", "1 process cannot share clips over 2 ranks each; start 2"),
+        ("0", "--clip-parallel is a whole number of ranks from 1, not 0"),
+    ],
+)
+def test_numbers_of_ranks_that_do_not_fit(
+    tool, tiny_config, tmp_path, monkeypatch, capsys, ranks, said
+):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    config = tiny_config(tmp_path / "tiny.py")
+    with pytest.raises(SystemExit) as left:
+        tool("train").main(
+            [str(config), "--work-dir", str(tmp_path / "w"), "--clip-parallel", ranks]
+        )
+    assert left.value.code == 2
+    assert f"Error: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_length_of_clips_that_does_not_fit_is_one_sentence(tiny_config, tmp_path):
+    config = tiny_config(tmp_path / "tiny.py")
+    ended = subprocess.run(
+        [
+            *("bash", str(TOOLS / "dist_train.sh"), str(config), "2"),
+            *("--work-dir", str(tmp_path / "work"), "--clip-parallel", "2"),
+            *("--cfg-options", "train_dataloader.dataset.pipeline.1.clip_len=5"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert ended.returncode == 2, ended.stderr
+    lines = [x for x in ended.stderr.splitlines() if x.startswith("Error: ")]
+    assert lines == [
+        "Error: A clip of 5 frames cannot be shared over 2 ranks; take a multiple of "
+        "2, such as 4 or 6."
+    ]
+    assert "Traceback" not in ended.stderr
