@@ -83,11 +83,11 @@ def difference(network: nn.Module, x: torch.Tensor, share, axis: int = TIME) -> 
     )
 
 
-def backbone(share, name: str, plugins=None, own=False) -> float:
+def backbone(share, name: str, plugins=None, own=False, **changes) -> float:
     """Compare one of the small backbones, with plugins or its own non-local blocks."""
     torch.manual_seed(0)
     plugins = plugins and dict(BACKBONES[name][2], cfg=plugins)
-    changes = dict(CHANGES.get(name, {}))
+    changes |= CHANGES.get(name, {})
     if own:
         changes |= dict(
             non_local=((0, 0, 0), (0, 0, 0, 1), (0,) * 6, (0, 0, 0)),
@@ -251,6 +251,9 @@ RECOGNIZERS = {
 POLY_NL = dict(type="PolyNL3d", norm_cfg=dict(type="BN3d"))
 CASES = {n: functools.partial(backbone, name=n, plugins=POLY_NL) for n in BACKBONES}
 PLUGIN_CASES = {}
+CASES["ResNet3dSlowOnly-checkpointing"] = functools.partial(
+    backbone, name="ResNet3dSlowOnly", plugins=POLY_NL, with_cp=True
+)
 CASES["ResNetTSM-own"] = functools.partial(backbone, name="ResNetTSM", own=True)
 CASES["ResNet3d-own"] = functools.partial(backbone, name="ResNet3d", own=True)
 # Every plugin, one of each kind in a network.

@@ -41,7 +41,7 @@ class _Normalise(torch.autograd.Function):
         scale = (var + ctx.eps).rsqrt()
         centred = _affine(x, mean, var, None, None, ctx.eps)
         of_bias = grad.sum(axes, dtype=dtype)
-        of_weight = (grad * centred).sum(axes, dtype=dtype)
+        of_weight = (grad.to(dtype) * centred).sum(axes)
         of_x = None
         if ctx.needs_input_grad[0]:
             sums = all_sum(torch.stack([of_bias, of_weight]), ctx.share) / ctx.count
