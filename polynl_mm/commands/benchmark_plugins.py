@@ -9,9 +9,9 @@ from polynl_mm.analysis.cost.benchmark import (
     SUBJECTS,
     Setting,
     benchmark,
-    format_table,
     write_results,
 )
+from polynl_mm.analysis.cost.sweep_results import format_table
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
