@@ -1,0 +1,265 @@
+"""What each of several plugins costs in one network: counted, measured, tried."""
+
+import gc
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from tqdm import tqdm
+
+from polynl_mm.analysis.cost.budgets import Growth, fit_growth, largest, predicted
+from polynl_mm.analysis.cost.choices import with_frames
+from polynl_mm.analysis.cost.operations import count_recognizer_cost
+from polynl_mm.analysis.cost.training_steps import Trainer, fits
+from polynl_mm.plugins import Plugin
+from polynl_mm.recognizers.building import build_recognizer
+from polynl_mm.user_errors import UserError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how.
+
+    Attributes:
+        shape (tuple[int, ...]): One clip: (3, T, H, W) of a 3D recognizer, or
+            (T, 3, H, W) of a 2D one.
+        batch (int): Clips of the training step that is timed.
+        rounds (int): How many times each choice has its turn.
+        device (str): ``'cpu'`` or ``'cuda'``.
+        budget (int | None): Bytes that a training step may hold.
+        verify (bool): Find the largest batch and the longest clip by training with
+            them and with the next ones, not by prediction alone.
+    """
+
+    shape: tuple[int, ...]
+    batch: int = 1
+    rounds: int = 3
+    device: str = "cpu"
+    budget: int | None = None
+    verify: bool = False
+
+    @property
+    def flat(self) -> bool:
+        """Whether the clip is one of a 2D recognizer."""
+        return self.shape[0] != 3 and self.shape[1] == 3
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return self.shape[0 if self.flat else 1]
+
+    def clip(self, frames: int) -> tuple[int, ...]:
+        """Return the shape of a clip of another length."""
+        place = 0 if self.flat else 1
+        return (*self.shape[:place], frames, *self.shape[place + 1 :])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one choice costs.
+
+    Attributes:
+        name (str): The plugin as it was asked for, or ``no plugin``.
+        plugins (int): How many of them the network has.
+        parameters (int): Of the recognizer.
+        gflops (float): Of one view, as ``get_flops.py`` counts.
+        step_bytes (int): Peak memory of a training step on one clip, measured.
+        step_seconds (float): Of a training step, the median.
+        step_ratio (float): To that of the first choice, the median over the rounds.
+        view_seconds (float): Of the forward pass of one view, the median.
+        view_ratio (float): So, too.
+        largest_batch (int | None): Clips of this shape within the budget.
+        longest_clip (int | None): Frames of one clip within the budget.
+        verified (bool): Whether the last two were trained.
+    """
+
+    name: str
+    plugins: int
+    parameters: int
+    gflops: float
+    step_bytes: int
+    step_seconds: float
+    step_ratio: float
+    view_seconds: float
+    view_ratio: float
+    largest_batch: int | None
+    longest_clip: int | None
+    verified: bool
+
+
+def compare_choices(configs: Mapping[str, Config], setting: Setting) -> list[Choice]:
+    """Count, measure and try each choice; the timed ones take turns.
+
+    Args:
+        configs (Mapping[str, Config]): The choices by name; the others are compared
+            with the first.
+        setting (Setting): What to measure.
+
+    Returns:
+        list[Choice]: One for each.
+
+    Raises:
+        UserError: If a clip cannot be halved, or a budget is larger than the memory.
+    """
+    if setting.budget and setting.verify:
+        _expect_memory(setting)
+    counted = {name: _count(cfg, name, setting) for name, cfg in configs.items()}
+    measured = {}
+    for name, cfg in tqdm(configs.items(), desc="memory", unit="choice"):
+        measured[name] = _measure(cfg, name, setting)
+        _collect()
+    steps, views = _take_turns(configs, setting)
+    first = next(iter(configs))
+    return [
+        Choice(
+            name,
+            *counted[name],
+            measured[name][0],
+            statistics.median(steps[name]),
+            _ratio(steps[name], steps[first]),
+            statistics.median(views[name]),
+            _ratio(views[name], views[first]),
+            *measured[name][1:],
+            verified=bool(setting.budget and setting.verify),
+        )
+        for name in configs
+    ]
+
+
+def frames_unit(cfg: Config, frames: int) -> int:
+    """Return the step in which the length of a clip may change.
+
+    Args:
+        cfg (Config): The config.
+        frames (int): T that it takes.
+
+    Returns:
+        int: A divisor of T: an eighth where that is whole, and a multiple of what a
+        slow pathway leaves out.
+    """
+    unit = frames // math.gcd(frames, 8)
+    skipped = cfg.model.backbone.get("resample_rate") or 1
+    return math.lcm(unit, skipped) if frames % skipped == 0 else frames
+
+
+def _ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    return statistics.median(t / b for t, b in zip(times, base, strict=True))
+
+
+def _collect() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _count(cfg: Config, name: str, setting: Setting) -> tuple[int, int, float]:
+    with torch.device("meta"):  # counting needs shapes, not numbers
+        model = build_recognizer(cfg, name)
+    inserted = cfg.model.backbone.get("plugins") or []
+    types = {str(entry["cfg"]["type"]) for entry in inserted}
+    plugins = sum(
+        isinstance(m, Plugin) or type(m).__name__ in types for m in model.modules()
+    )
+    cost = count_recognizer_cost(model, setting.shape)
+    return plugins, cost.parameters, cost.gflops
+
+
+def _measure(
+    cfg: Config, name: str, setting: Setting
+) -> tuple[int, int | None, int | None]:
+    """Return the memory of a step, the largest batch and the longest clip."""
+    device, shape = torch.device(setting.device), setting.shape
+    trainer = Trainer(cfg, name, device)
+    one = trainer.peak_bytes(1, shape)
+    if setting.budget is None:
+        return one, None, None
+    two = trainer.peak_bytes(2, shape)
+    half_frames = setting.frames // 2
+    half = _trainer_for(cfg, name, setting, half_frames, trainer).peak_bytes(
+        1, setting.clip(half_frames)
+    )
+    growth = fit_growth(setting.frames, one, two, half)
+    unit = frames_unit(cfg, setting.frames)
+    batch, units = predict_fits(growth, setting, unit)
+    if setting.verify:
+        budget = setting.budget
+        batch = largest(lambda n: fits(trainer, n, shape, budget), batch)
+        units = largest(_clip_fits(cfg, name, setting, unit, trainer), units)
+    return one, batch, units * unit
+
+
+def predict_fits(growth: Growth, setting: Setting, unit: int) -> tuple[int, int]:
+    """Return the largest batch and the longest clip that should fit.
+
+    Args:
+        growth (Growth): How memory grows.
+        setting (Setting): With a budget.
+        unit (int): Frames by which a clip may grow.
+
+    Returns:
+        tuple[int, int]: Clips of the setting's shape; units of frames of one clip.
+    """
+    batch = predicted(lambda n: growth.predict(n, setting.frames), setting.budget)
+    units = predicted(lambda n: growth.predict(1, n * unit), setting.budget)
+    return batch, units
+
+
+def _clip_fits(
+    cfg: Config, name: str, setting: Setting, unit: int, trainer: Trainer
+) -> Callable[[int], bool]:
+    def tried(units: int) -> bool:
+        frames = units * unit
+        fitting = _trainer_for(cfg, name, setting, frames, trainer)
+        return fits(fitting, 1, setting.clip(frames), setting.budget)
+
+    return tried
+
+
+def _trainer_for(
+    cfg: Config, name: str, setting: Setting, frames: int, trainer: Trainer
+) -> Trainer:
+    """Return a trainer for clips of another length: 2D recognizers know theirs."""
+    if not setting.flat:
+        return trainer
+    changed = with_frames(cfg, setting.frames, frames)
+    return Trainer(changed, name, torch.device(setting.device))
+
+
+def _take_turns(
+    configs: Mapping[str, Config], setting: Setting
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    device = torch.device(setting.device)
+    trainers = {name: Trainer(cfg, name, device) for name, cfg in configs.items()}
+    batches: dict[str, Any] = {}
+    for name, trainer in trainers.items():
+        batches[name] = trainer.batch(setting.batch, setting.shape)
+    steps: dict[str, list[float]] = {name: [] for name in trainers}
+    views: dict[str, list[float]] = {name: [] for name in trainers}
+    turns: Iterable[int] = range(-1, setting.rounds)  # the first warms up
+    for turn in tqdm(turns, desc="time", unit="round"):
+        for name, trainer in trainers.items():
+            step = trainer.seconds_of_step(batches[name])
+            view = trainer.seconds_of_view(setting.shape)
+            if turn >= 0:
+                steps[name].append(step)
+                views[name].append(view)
+    return steps, views
+
+
+def _expect_memory(setting: Setting) -> None:
+    """Refuse to fill more memory than there is: a CPU's is everyone's."""
+    if setting.device == "cuda":
+        there = torch.cuda.get_device_properties(0).total_memory
+    else:
+        there = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if setting.budget > there:
+        raise UserError(
+            f"--verify trains steps of {setting.budget / 1e9:.1f} GB, but this machine "
+            f"has {there / 1e9:.1f} GB free; lower --memory-budget, or predict without "
+            "--verify."
+        )
