@@ -14,6 +14,8 @@ UNITS = {
 }
 # What is nearer to linear than this is: allocators round sizes up.
 NEARLY = 0.05
+# After so many tries by straight lines, halves are sure to end.
+MOST_LINES = 8
 
 
 @dataclass(frozen=True)
@@ -41,50 +43,66 @@ class Growth:
         return self.fixed + batch * (self.linear + self.quadratic * frames) * frames
 
 
-def fit_growth(frames: int, one: float, two: float, half: float) -> Growth:
+def fit_growth(frames: int, two: float, four: float, half: float) -> Growth:
     """Fit how memory grows to three measured steps.
 
     Args:
         frames (int): T of the whole clips, even.
-        one (float): Bytes of a step on one clip.
-        two (float): Of two clips.
-        half (float): Of one clip of half as many frames.
+        two (float): Bytes of a step on two clips.
+        four (float): Of four clips.
+        half (float): Of two clips of half as many frames.
 
     Returns:
         Growth: It meets the first two, and the third up to rounding.
     """
-    whole = two - one
-    fixed = max(one - whole, 0.0)
-    bend = whole - 2 * max(half - fixed, 0.0)  # quadratic * T^2 / 2
+    whole = (four - two) / 2
+    fixed = max(two - 2 * whole, 0.0)
+    bend = whole - max(half - fixed, 0.0)  # quadratic * T^2 / 2
     quadratic = 2 * bend / frames**2 if bend > NEARLY * whole else 0.0
     return Growth(fixed, whole / frames - quadratic * frames, quadratic)
 
 
-def largest(fits: Callable[[int], bool], guess: int) -> int:
-    """Return the largest number that fits, of a property that larger ones lose.
+def largest(measure: Callable[[int], float], budget: float, guess: int) -> int:
+    """Return the largest number that keeps to a budget, by measuring near it.
 
     Args:
-        fits (Callable): Says whether a number from 1 fits.
+        measure (Callable): The bytes of a number from 1, growing with it; infinite
+            where they were not to be had.
+        budget (float): Bytes.
         guess (int): Where to begin; a good guess takes two calls.
 
     Returns:
         int: From 0: it fits (0 without a call), and the next one does not.
     """
-    low, high, step = 0, None, 1
+    low, high = 0, None
+    seen: dict[int, float] = {}
     number = max(guess, 1)
     while high is None or high - low > 1:
-        if fits(number):
+        seen[number] = measure(number)
+        if seen[number] <= budget:
             low = number
         else:
             high = number
-        if high is None:
-            number, step = low + step, step * 2
-        elif low == 0 or number == high:
-            # Down as carefully as up: the guess is near.
-            number, step = max(high - step, (low + high) // 2, 1), step * 2
-        else:
-            number = (low + high) // 2
+        number = _next(seen, budget, low, high)
     return low
+
+
+def _next(seen: dict[int, float], budget: float, low: int, high: int | None) -> int:
+    """Return where a line through the two measured nearest to the budget meets it."""
+    known = {n: held for n, held in seen.items() if held != float("inf")}
+    nearest = sorted(known, key=lambda n: abs(known[n] - budget))[:2]
+    if len(nearest) == 2 and len(seen) < MOST_LINES:
+        one, other = nearest
+        slope = (known[one] - known[other]) / (one - other)
+        met = one + (budget - known[one]) / slope if slope > 0 else one
+    elif known and len(seen) < MOST_LINES:
+        (one,) = known  # so much for each, all in all
+        met = one * budget / known[one] if known[one] > budget else one + 1
+    else:
+        met = (low + high) / 2 if high is not None else 2 * low + 1
+    if high is None:
+        return max(low + 1, min(int(met), 2 * low + 1))
+    return min(max(int(met), low + 1), high - 1)
 
 
 def predicted(memory: Callable[[int], float], budget: float, most: int = 2**20) -> int:

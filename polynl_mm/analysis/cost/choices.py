@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import inspect
 from typing import Any
 
 from mmengine.config import Config
@@ -114,9 +115,16 @@ def with_frames(cfg: Config, before: int, after: int) -> Config:
         after (int): The frames wanted.
 
     Returns:
-        Config: A copy whose model has the new ``num_segments`` wherever it had the old.
+        Config: A copy whose model has the new ``num_segments`` wherever it had the
+        old, or where its parts take one and were left to their default.
     """
+    from mmaction.registry import MODELS
+
     changed = copy.deepcopy(cfg)
+    for part in (changed.model.backbone, changed.model.get("cls_head") or {}):
+        built = MODELS.get(str(part.get("of", part.get("type"))))
+        if built and "num_segments" in inspect.signature(built).parameters:
+            part.setdefault("num_segments", before)
     todo: list[Any] = [changed.model]
     while todo:
         part = todo.pop()

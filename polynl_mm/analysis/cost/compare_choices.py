@@ -15,7 +15,7 @@ from tqdm import tqdm
 from polynl_mm.analysis.cost.budgets import Growth, fit_growth, largest, predicted
 from polynl_mm.analysis.cost.choices import with_frames
 from polynl_mm.analysis.cost.operations import count_recognizer_cost
-from polynl_mm.analysis.cost.training_steps import Trainer, fits
+from polynl_mm.analysis.cost.training_steps import Trainer, bytes_of_step, quietly
 from polynl_mm.plugins import Plugin
 from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.user_errors import UserError
@@ -158,7 +158,7 @@ def _collect() -> None:
 
 
 def _count(cfg: Config, name: str, setting: Setting) -> tuple[int, int, float]:
-    with torch.device("meta"):  # counting needs shapes, not numbers
+    with quietly(), torch.device("meta"):  # counting needs shapes, not numbers
         model = build_recognizer(cfg, name)
     inserted = cfg.model.backbone.get("plugins") or []
     types = {str(entry["cfg"]["type"]) for entry in inserted}
@@ -178,18 +178,18 @@ def _measure(
     one = trainer.peak_bytes(1, shape)
     if setting.budget is None:
         return one, None, None
-    two = trainer.peak_bytes(2, shape)
+    two, four = (trainer.peak_bytes(size, shape) for size in (2, 4))
     half_frames = setting.frames // 2
     half = _trainer_for(cfg, name, setting, half_frames, trainer).peak_bytes(
-        1, setting.clip(half_frames)
+        2, setting.clip(half_frames)
     )
-    growth = fit_growth(setting.frames, one, two, half)
+    growth = fit_growth(setting.frames, two, four, half)
     unit = frames_unit(cfg, setting.frames)
     batch, units = predict_fits(growth, setting, unit)
     if setting.verify:
         budget = setting.budget
-        batch = largest(lambda n: fits(trainer, n, shape, budget), batch)
-        units = largest(_clip_fits(cfg, name, setting, unit, trainer), units)
+        batch = largest(lambda n: bytes_of_step(trainer, n, shape), budget, batch)
+        units = largest(_of_clips(cfg, name, setting, unit, trainer), budget, units)
     return one, batch, units * unit
 
 
@@ -209,15 +209,15 @@ def predict_fits(growth: Growth, setting: Setting, unit: int) -> tuple[int, int]
     return batch, units
 
 
-def _clip_fits(
+def _of_clips(
     cfg: Config, name: str, setting: Setting, unit: int, trainer: Trainer
-) -> Callable[[int], bool]:
-    def tried(units: int) -> bool:
+) -> Callable[[int], float]:
+    def measure(units: int) -> float:
         frames = units * unit
         fitting = _trainer_for(cfg, name, setting, frames, trainer)
-        return fits(fitting, 1, setting.clip(frames), setting.budget)
+        return bytes_of_step(fitting, 1, setting.clip(frames))
 
-    return tried
+    return measure
 
 
 def _trainer_for(
