@@ -26,6 +26,12 @@ ROOMS |= {
     "analysis": BELOW_ANALYSIS,
     "analysis.accuracy": (*BELOW_ANALYSIS, "analysis"),
     "analysis.cost": (*BELOW_ANALYSIS, "analysis", "analysis.accuracy"),
+    "analysis.report": (
+        *BELOW_ANALYSIS,
+        "analysis",
+        "analysis.accuracy",
+        "analysis.cost",
+    ),
 }
 ROOMS["experiments"] = (*ROOMS,)
 ROOMS["commands"] = (*ROOMS,)

@@ -94,6 +94,7 @@ def draw_clips(clips: list[Clip], path: str, frames: int, views: int) -> None:
         figsize=(max(size[0], 5), size[1] + titles), dpi=110, layout="constrained"
     )
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(h_pad=0.1)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -117,6 +118,7 @@ def draw_clips(clips: list[Clip], path: str, frames: int, views: int) -> None:
                 loc="left",
                 fontsize=8.5,
                 parse_math=False,
+                in_layout=False,  # long names would make the first column wide
             )
     with renamed_when_complete(path) as partial:
         figure.savefig(partial)
