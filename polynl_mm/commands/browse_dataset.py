@@ -94,7 +94,7 @@ def draw_clips(clips: list[Clip], path: str, frames: int, views: int) -> None:
         figsize=(max(size[0], 5), size[1] + titles), dpi=110, layout="constrained"
     )
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(h_pad=0.1)
+    figure.get_layout_engine().set(h_pad=0.17)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -113,9 +113,11 @@ def draw_clips(clips: list[Clip], path: str, frames: int, views: int) -> None:
             )
         if first:
             shape = " x ".join(map(str, clip.shape))
-            row[0].set_title(
+            row[0].text(
+                0,
+                1.05,
                 f"{clip.name}: {clip.label}   ({shape})",
-                loc="left",
+                transform=row[0].transAxes,
                 fontsize=8.5,
                 parse_math=False,
                 in_layout=False,  # long names would make the first column wide

@@ -127,6 +127,7 @@ def read_setting(args: argparse.Namespace, recognizer: str) -> Setting:
         device=args.device,
         budget=parse_bytes(args.memory_budget) if args.memory_budget else None,
         verify=args.verify,
+        flat=flat,
     )
     if setting.budget and setting.frames < 2:
         raise UserError(

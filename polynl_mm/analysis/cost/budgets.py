@@ -43,19 +43,20 @@ class Growth:
         return self.fixed + batch * (self.linear + self.quadratic * frames) * frames
 
 
-def fit_growth(frames: int, two: float, four: float, half: float) -> Growth:
+def fit_growth(frames: int, two: float, three: float, half: float) -> Growth:
     """Fit how memory grows to three measured steps.
 
     Args:
         frames (int): T of the whole clips, even.
         two (float): Bytes of a step on two clips.
-        four (float): Of four clips.
+        three (float): Of three clips. The first clip is not like the others: with it
+            alone another moment of the step may be the worst.
         half (float): Of two clips of half as many frames.
 
     Returns:
         Growth: It meets the first two, and the third up to rounding.
     """
-    whole = (four - two) / 2
+    whole = three - two
     fixed = max(two - 2 * whole, 0.0)
     bend = whole - max(half - fixed, 0.0)  # quadratic * T^2 / 2
     quadratic = 2 * bend / frames**2 if bend > NEARLY * whole else 0.0

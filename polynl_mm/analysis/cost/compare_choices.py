@@ -4,7 +4,7 @@ import gc
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.user_errors import UserError
 
 # Memory grows in kinks, where another moment of the step becomes the worst one: steps
-# of thirteen clips held up to 1 % more than two and four had promised.
+# of thirteen clips held up to 2 % more than two and three had promised.
 RESERVE = 0.02
 
 
@@ -38,6 +38,7 @@ class Setting:
         budget (int | None): Bytes that a training step may hold.
         verify (bool): Find the largest batch and the longest clip by training with
             them and with the next ones, not by prediction alone.
+        flat (bool): Whether the clip is one of a 2D recognizer.
     """
 
     shape: tuple[int, ...]
@@ -46,11 +47,7 @@ class Setting:
     device: str = "cpu"
     budget: int | None = None
     verify: bool = False
-
-    @property
-    def flat(self) -> bool:
-        """Whether the clip is one of a 2D recognizer."""
-        return self.shape[0] != 3 and self.shape[1] == 3
+    flat: bool = False
 
     @property
     def frames(self) -> int:
@@ -113,11 +110,19 @@ def compare_choices(configs: Mapping[str, Config], setting: Setting) -> list[Cho
     if setting.budget and setting.verify:
         _expect_memory(setting)
     counted = {name: _count(cfg, name, setting) for name, cfg in configs.items()}
-    measured = {}
+    measured, trainers = {}, {}
+    device = torch.device(setting.device)
     for name, cfg in tqdm(configs.items(), desc="memory", unit="choice"):
-        measured[name] = _measure(cfg, name, setting)
+        with quietly():
+            trainers[name] = Trainer(cfg, name, device)
+        measured[name] = _measure(cfg, name, setting, trainers[name])
+        if setting.verify:
+            del trainers[name]  # the next ones are tried with all the memory
         _collect()
-    steps, views = _take_turns(configs, setting)
+    for name in [name for name in configs if name not in trainers]:
+        with quietly():
+            trainers[name] = Trainer(configs[name], name, device)
+    steps, views = _take_turns(trainers, setting)
     first = next(iter(configs))
     return [
         Choice(
@@ -174,20 +179,18 @@ def _count(cfg: Config, name: str, setting: Setting) -> tuple[int, int, float]:
 
 
 def _measure(
-    cfg: Config, name: str, setting: Setting
+    cfg: Config, name: str, setting: Setting, trainer: Trainer
 ) -> tuple[int, int | None, int | None]:
     """Return the memory of a step, the largest batch and the longest clip."""
-    device, shape = torch.device(setting.device), setting.shape
-    trainer = Trainer(cfg, name, device)
-    one = trainer.peak_bytes(1, shape)
+    shape = setting.shape
     if setting.budget is None:
-        return one, None, None
-    two, four = (trainer.peak_bytes(size, shape) for size in (2, 4))
+        return trainer.peak_bytes(1, shape), None, None
     half_frames = setting.frames // 2
     half = _trainer_for(cfg, name, setting, half_frames, trainer).peak_bytes(
         2, setting.clip(half_frames)
     )
-    growth = fit_growth(setting.frames, two, four, half)
+    one, two, three = (trainer.peak_bytes(size, shape) for size in (1, 2, 3))
+    growth = fit_growth(setting.frames, two, three, half)
     unit = frames_unit(cfg, setting.frames)
     batch, units = predict_fits(growth, setting, unit)
     if setting.verify:
@@ -236,23 +239,22 @@ def _trainer_for(
 
 
 def _take_turns(
-    configs: Mapping[str, Config], setting: Setting
+    trainers: Mapping[str, Trainer], setting: Setting
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    device = torch.device(setting.device)
-    trainers = {name: Trainer(cfg, name, device) for name, cfg in configs.items()}
     batches: dict[str, Any] = {}
     for name, trainer in trainers.items():
         batches[name] = trainer.batch(setting.batch, setting.shape)
     steps: dict[str, list[float]] = {name: [] for name in trainers}
     views: dict[str, list[float]] = {name: [] for name in trainers}
-    turns: Iterable[int] = range(-1, setting.rounds)  # the first warms up
-    for turn in tqdm(turns, desc="time", unit="round"):
+    for name, trainer in trainers.items():
+        # Steps of this batch may be new to a library that looks for its best way.
+        if setting.batch > 1 or setting.verify or setting.device == "cuda":
+            trainer.seconds_of_step(batches[name])
+        trainer.seconds_of_view(setting.shape)
+    for _ in tqdm(range(setting.rounds), desc="time", unit="round"):
         for name, trainer in trainers.items():
-            step = trainer.seconds_of_step(batches[name])
-            view = trainer.seconds_of_view(setting.shape)
-            if turn >= 0:
-                steps[name].append(step)
-                views[name].append(view)
+            steps[name].append(trainer.seconds_of_step(batches[name]))
+            views[name].append(trainer.seconds_of_view(setting.shape))
     return steps, views
 
 

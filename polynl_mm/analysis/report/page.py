@@ -7,6 +7,7 @@ from pathlib import Path
 from bokeh.embed import components
 from bokeh.resources import Resources
 from jinja2 import Environment
+from markupsafe import Markup
 
 from polynl_mm.analysis.accuracy.accuracies import class_names
 from polynl_mm.analysis.report import plots
@@ -112,8 +113,6 @@ def write_report(
     sections += _tables(runs, models)
     script, divs = components(models) if models else ("", {})
     environment = Environment(autoescape=True)
-    from markupsafe import Markup
-
     for section in sections:
         section["parts"] = [
             (heading, Markup(divs[name])) for heading, name in section.get("parts", [])
