@@ -27,6 +27,12 @@ ROOMS |= {
     "analysis.accuracy": (*BELOW_ANALYSIS, "analysis"),
     "analysis.influence": (*BELOW_ANALYSIS, "analysis"),
     "analysis.cost": (*BELOW_ANALYSIS, "analysis", "analysis.accuracy"),
+    "analysis.report": (
+        *BELOW_ANALYSIS,
+        "analysis",
+        "analysis.accuracy",
+        "analysis.cost",
+    ),
 }
 ROOMS["experiments"] = (*ROOMS,)
 ROOMS["commands"] = (*ROOMS,)

@@ -19,6 +19,8 @@ from polynl_mm.analysis.accuracy.runs import (
     run_tool,
     seconds_per_epoch,
 )
+from polynl_mm.analysis.colours import FLOOR, colour_of
+from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import (
     expect_outputs,
     renamed_when_complete,
@@ -138,24 +140,34 @@ def plot_accuracy(curves: Mapping[str, Sequence[float]], path: str | Path) -> No
     figure = Figure(figsize=(6.4, 4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    styles = {"no_plugin": ("tab:gray", "s"), "poly_nl": ("tab:blue", "o")}
+    labels = [Label(0, 100 * CHANCE - 3, "chance", FLOOR)]
     for name, curve in curves.items():
-        colour, marker = styles[name]
+        colour, ours = colour_of(name), name == "poly_nl"
         epochs = range(1, len(curve) + 1)
         percent = [100 * top1 for top1 in curve]
-        axes.plot(epochs, percent, color=colour, marker=marker, label=TITLES[name])
-    axes.axhline(100 * CHANCE, color="black", linestyle=":", label="chance")
+        axes.plot(
+            epochs,
+            percent,
+            color=colour,
+            marker="o",
+            linewidth=3 if ours else 2,
+            clip_on=False,  # the last point stands on the edge
+        )
+        labels.append(Label(len(curve), percent[-1], TITLES[name], colour, ours))
+    axes.axhline(100 * CHANCE, color=FLOOR, linestyle=":")
     last = max(map(len, curves.values()))
     axes.set(
         title="Bookends: do first and last disc have the same colour?",
         xlabel="epoch",
         ylabel="validation top-1 (%)",
-        xlim=(0, last + 0.2),
+        xlim=(0, last),
         ylim=(30, 102),
         xticks=range(last + 1),
     )
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.draw_without_rendering()  # the place of the axes
+    label_lines(axes, labels, size=11)
     with renamed_when_complete(path) as partial:
         figure.savefig(partial, format="png")
 
