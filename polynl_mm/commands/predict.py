@@ -7,9 +7,10 @@ from dataclasses import asdict
 from mmengine.device import get_device
 
 from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.recognizers.annotated_videos import write_annotated
 from polynl_mm.recognizers.command_line import add_config_options
 from polynl_mm.recognizers.configs import load_config
-from polynl_mm.recognizers.prediction import Predictor, write_annotated
+from polynl_mm.recognizers.prediction import Predictor
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.text_files import read_class_names

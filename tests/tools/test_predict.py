@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polynl_mm.recognizers.configs import load_config
-from polynl_mm.recognizers.prediction import (
+from polynl_mm.recognizers.video_reading import (
     UnreadableVideoError,
     count_readable_frames,
     read_frames,

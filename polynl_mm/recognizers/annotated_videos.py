@@ -1,0 +1,113 @@
+"""Copies of videos with predictions drawn on their frames."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.recognizers.prediction import Prediction
+from polynl_mm.recognizers.video_reading import UnreadableVideoError, capturing
+from polynl_mm.user_errors import UserError
+
+
+def write_annotated(
+    video: str, prediction: Prediction, folder: str, taken: Collection[Path] = ()
+) -> Path:
+    """Write a copy of a video with the predicted classes drawn on it.
+
+    Args:
+        video (str): The file.
+        prediction (Prediction): What to draw.
+        folder (str): Where the copy goes, as ``NAME_predicted.mp4``.
+        taken (Collection[Path]): Copies not to write over, those of other videos of
+            the same name; the copy is then ``NAME_predicted_2.mp4`` and so on.
+
+    Returns:
+        Path: The copy.
+
+    Raises:
+        UserError: If no frame can be read, or no mp4 can be written.
+    """
+    suffix = Path(video).suffix.lstrip(".")
+    stem = Path(video).stem + ("" if suffix == "mp4" else f"_{suffix}")
+    target, number = Path(folder) / f"{stem}_predicted.mp4", 1
+    while target in taken:
+        number += 1
+        target = target.with_name(f"{stem}_predicted_{number}.mp4")
+    with capturing(video) as capture, renamed_when_complete(target) as partial:
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if 0 < fps < 1000 else 25.0
+        writer = None
+        try:
+            while True:
+                read, frame = capture.read()
+                if not read:
+                    break
+                if writer is None:
+                    writer = open_writer(partial, fps, frame.shape[1::-1])
+                writer.write(draw_lines(frame, prediction.lines()))
+        finally:
+            if writer is not None:
+                writer.release()
+        if writer is None:
+            raise UnreadableVideoError(f"{video}: no frame can be read to annotate.")
+        # OpenCV says nothing when the disk is full.
+        with capturing(str(partial)) as written:
+            if not written.isOpened():
+                raise UserError(f"{target} cannot be written whole; is the disk full?")
+    return target
+
+
+def open_writer(path: Path, fps: float, size: tuple) -> cv2.VideoWriter:
+    """Open an mp4 file for writing.
+
+    Args:
+        path (Path): The file.
+        fps (float): Frames a second.
+        size (tuple): Width and height in pixels.
+
+    Returns:
+        cv2.VideoWriter: To be released.
+
+    Raises:
+        UserError: If OpenCV cannot write mp4 files here.
+    """
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+    if not writer.isOpened():
+        raise UserError(
+            f"OpenCV cannot write mp4 files here ({path.parent}); leave --out-dir out."
+        )
+    return writer
+
+
+def draw_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:
+    """Draw lines of text on a frame, in place, as large as the frame allows.
+
+    Args:
+        frame (np.ndarray): BGR, (H, W, 3), bytes.
+        lines (list[str]): The text.
+
+    Returns:
+        np.ndarray: The frame.
+    """
+    height, width = frame.shape[:2]
+    longest = max(len(line) for line in lines)
+    # Hershey characters are about 18 pixels wide and 30 high at scale 1.
+    scale = min(width / (18 * (longest + 2)), height / (32 * (len(lines) + 1)), 1.2)
+    thickness = max(1, round(2 * scale))
+    for number, line in enumerate(lines, start=1):
+        where = (round(12 * scale), round(32 * scale * number))
+        for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):
+            cv2.putText(
+                frame,
+                line.encode("ascii", "replace").decode(),
+                where,
+                cv2.FONT_HERSHEY_SIMPLEX,
+                scale,
+                colour,
+                thickness + extra,
+                cv2.LINE_AA,
+            )
+    return frame
