@@ -1,12 +1,14 @@
 """Copies of videos with predictions drawn on their frames."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.recognizers.frames_in_order import FramesInOrder
 from polynl_mm.recognizers.prediction import Prediction
 from polynl_mm.recognizers.video_reading import UnreadableVideoError, capturing
 from polynl_mm.user_errors import UserError
@@ -53,10 +55,7 @@ def write_annotated(
                 writer.release()
         if writer is None:
             raise UnreadableVideoError(f"{video}: no frame can be read to annotate.")
-        # OpenCV says nothing when the disk is full.
-        with capturing(str(partial)) as written:
-            if not written.isOpened():
-                raise UserError(f"{target} cannot be written whole; is the disk full?")
+        _check_whole(partial, target)
     return target
 
 
@@ -111,3 +110,54 @@ def draw_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:
                 cv2.LINE_AA,
             )
     return frame
+
+
+def write_annotated_over_time(
+    video: str, lines_at: Callable[[float], list[str]], target: str
+) -> None:
+    """Write a copy of a video with lines of text on it that change over time.
+
+    The copy has a constant frame rate, the video's mean: where the video's own varies,
+    its frames are repeated or left out, so that every one is shown at its time.
+
+    Args:
+        video (str): The file.
+        lines_at (Callable[[float], list[str]]): What to draw at a time in seconds.
+        target (str): The mp4 file to write.
+
+    Raises:
+        UserError: If no frame can be read, or no mp4 can be written.
+    """
+    frames = FramesInOrder(video, "OpenCVInit")
+    fps = frames.fps if frames.fps < 1000 else 25.0
+    shown, written, writer = None, 0, None
+    with renamed_when_complete(target) as partial:
+        try:
+            with tqdm(
+                total=frames.count or None, desc="Annotating", unit="frame"
+            ) as bar:
+                for frame in frames:
+                    bar.update()
+                    image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+                    if writer is None:
+                        writer = open_writer(partial, fps, image.shape[1::-1])
+                    else:
+                        # Half a tick early, so that rounding does not repeat frames.
+                        while (written + 0.5) / fps < frame.time:
+                            writer.write(shown)
+                            written += 1
+                    shown = draw_lines(image, lines_at(frame.time))
+                while writer is not None and (written + 0.5) / fps < frames.end:
+                    writer.write(shown)
+                    written += 1
+        finally:
+            if writer is not None:
+                writer.release()
+        _check_whole(partial, Path(target))
+
+
+def _check_whole(partial: Path, target: Path) -> None:
+    """Look at what was written: OpenCV says nothing when the disk is full."""
+    with capturing(str(partial)) as written:
+        if not written.isOpened():
+            raise UserError(f"{target} cannot be written whole; is the disk full?")
