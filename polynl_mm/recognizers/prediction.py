@@ -62,7 +62,7 @@ class Predictor:
 
         average (str | None): What becomes of the scores of several views, as the
             head's ``average_clips``; default ``"prob"``, their mean probabilities.
-            ``"config"`` leaves the config's own.
+            ``"config"`` leaves the config's own, where it has one.
 
     Attributes:
         steps (tuple): The test pipeline: the reader, the steps between (a list), the
@@ -98,11 +98,12 @@ class Predictor:
             model_cfg.setdefault("data_preprocessor", cfg.data_preprocessor)
         model = MODELS.build(model_cfg)
         self._check_labels(model, labels)
-        if average != "config" and hasattr(
-            getattr(model, "cls_head", None), "average_clips"
+        head = getattr(model, "cls_head", None)
+        if hasattr(head, "average_clips") and (
+            average != "config" or head.average_clips is None
         ):
             # Configs may average scores or not at all; probabilities are printed.
-            model.cls_head.average_clips = average
+            head.average_clips = "prob" if average == "config" else average
         loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
         check_complete(model, loaded, config_name, checkpoint)
         weights = loaded.get("state_dict", loaded)
