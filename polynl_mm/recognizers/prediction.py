@@ -63,6 +63,7 @@ class Predictor:
         average (str | None): What becomes of the scores of several views, as the
             head's ``average_clips``; default ``"prob"``, their mean probabilities.
             ``"config"`` leaves the config's own, where it has one.
+        bound_views (bool): Whether views go through the network a few at a time.
 
     Attributes:
         steps (tuple): The test pipeline: the reader, the steps between (a list), the
@@ -81,6 +82,7 @@ class Predictor:
         labels=None,
         config_name="",
         average: str | None = "prob",
+        bound_views: bool = True,
     ):
         from mmaction.registry import MODELS
         from mmaction.utils import register_all_modules
@@ -112,7 +114,8 @@ class Predictor:
             strict=False,
         )
         self.model = model.to(device).eval()
-        bound_testing_views(self.model)
+        if bound_views:
+            bound_testing_views(self.model)
 
     def predict(self, video: str, top_k: int = 5) -> Prediction:
         """Predict the classes of a video.
@@ -131,7 +134,22 @@ class Predictor:
         """
         check_video(video)
         sample, note = self._read(video)
-        scores = self.scores(sample, video)
+        return self.named(self.scores(sample, video), video, top_k, note)
+
+    def named(
+        self, scores: torch.Tensor, video: str, top_k: int, note: str = ""
+    ) -> Prediction:
+        """Return the most probable classes of a video.
+
+        Args:
+            scores (torch.Tensor): One per class.
+            video (str): The file.
+            top_k (int): How many classes to return.
+            note (str): What is to know about the file.
+
+        Returns:
+            Prediction: With names.
+        """
         probabilities, classes = scores.topk(min(top_k, len(scores)))
         return Prediction(
             video=str(video),
@@ -156,13 +174,7 @@ class Predictor:
         """
         with torch.inference_mode():
             result = self.model.test_step(pseudo_collate([sample]))[0]
-        scores = _scores(result).float().cpu()
-        if not scores.isfinite().all():
-            raise UserError(
-                f"{video}: the network gives scores that are no finite numbers, which "
-                "name no class; its weights or this video's features overflow."
-            )
-        return scores
+        return finite_scores(result, video)
 
     def label(self, index: int) -> str:
         """Return the name of a class, or its number as text where names are not known.
@@ -215,7 +227,26 @@ class Predictor:
         return Compose(rest)(sample), note
 
 
-def _scores(result) -> torch.Tensor:
-    if hasattr(result, "pred_score"):
-        return result.pred_score
-    return result.pred_scores.item  # MMAction2 before 1.2
+def finite_scores(result, video: str) -> torch.Tensor:
+    """Return the scores of a result of MMAction2.
+
+    Args:
+        result (ActionDataSample): What a recognizer predicts of a sample.
+        video (str): Its file, for the sentence.
+
+    Returns:
+        torch.Tensor: One score per class, in float32, on the CPU.
+
+    Raises:
+        UserError: If a score is no finite number.
+    """
+    # MMAction2 before 1.2 has pred_scores.
+    found = result.pred_score if hasattr(result, "pred_score") else None
+    scores = result.pred_scores.item if found is None else found
+    scores = scores.float().cpu()
+    if not scores.isfinite().all():
+        raise UserError(
+            f"{video}: the network gives scores that are no finite numbers, which "
+            "name no class; its weights or this video's features overflow."
+        )
+    return scores

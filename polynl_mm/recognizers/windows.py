@@ -118,7 +118,7 @@ class WindowSampler:
         Returns:
             An iterable of frames that knows what ``frames`` does.
         """
-        return _Shrunk(frames, self._shrink)
+        return _Shrunk(frames, self.shrunk_image)
 
     def sample(self, window: Window) -> dict:
         """Return what the pipeline makes of a window.
@@ -153,7 +153,15 @@ class WindowSampler:
             sampled["original_shape"] = sampled["img_shape"] = images[0].shape[:2]
         return self._rest(sampled)
 
-    def _shrink(self, image: np.ndarray) -> np.ndarray:
+    def shrunk_image(self, image: np.ndarray) -> np.ndarray:
+        """Return a frame as it is to be held.
+
+        Args:
+            image (np.ndarray): RGB bytes, (H, W, 3).
+
+        Returns:
+            np.ndarray: Resized where the pipeline begins with that.
+        """
         if self._resize is None:
             return image
         shape = image.shape[:2]
