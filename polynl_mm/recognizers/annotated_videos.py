@@ -13,6 +13,8 @@ from polynl_mm.recognizers.prediction import Prediction
 from polynl_mm.recognizers.video_reading import UnreadableVideoError, capturing
 from polynl_mm.user_errors import UserError
 
+ROUND = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+
 
 def write_annotated(
     video: str, prediction: Prediction, folder: str, taken: Collection[Path] = ()
@@ -98,15 +100,17 @@ def draw_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:
     thickness = max(1, round(2 * scale))
     for number, line in enumerate(lines, start=1):
         where = (round(12 * scale), round(32 * scale * number))
-        for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):
+        text = line.encode("ascii", "replace").decode()
+        # Copies around it, not thicker strokes, which fonts space differently.
+        for x, y in (*ROUND, (0, 0)):
             cv2.putText(
                 frame,
-                line.encode("ascii", "replace").decode(),
-                where,
+                text,
+                (where[0] + x * thickness, where[1] + y * thickness),
                 cv2.FONT_HERSHEY_SIMPLEX,
                 scale,
-                colour,
-                thickness + extra,
+                (0, 0, 0) if x else (255, 255, 255),
+                thickness,
                 cv2.LINE_AA,
             )
     return frame

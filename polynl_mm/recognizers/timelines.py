@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from polynl_mm.atomic_files import renamed_when_complete
 
 MOST_CURVES = 8
+OTHERS = "lightgrey"
+COLOURS = (0, 1, 2, 3, 4, 5, 6, 9)  # of tab10, without its grey
 MINUTES_FROM = 300  # seconds, from which on the axis counts minutes
 
 
@@ -131,8 +133,9 @@ class Timeline:
         unit, scale = ("min", 60) if self.ends[-1] >= MINUTES_FROM else ("s", 1)
         scores = np.stack(self.scores)  # (windows, classes)
         shown = _most_present(scores)
-        palette = colormaps["tab10"]
-        colours = {self.labels[k]: palette(n) for n, k in enumerate(shown)}
+        colours = {
+            self.labels[k]: colormaps["tab10"](COLOURS[n]) for n, k in enumerate(shown)
+        }
         figure = Figure(figsize=(11, 4.8), layout="constrained")
         FigureCanvasAgg(figure)
         curves, strip = figure.subplots(
@@ -149,11 +152,14 @@ class Timeline:
                 marker="o" if len(centres) <= 60 else None,
                 markersize=3,
             )
-        for segment in self.segments():
+        segments = self.segments()
+        if any(segment.label not in colours for segment in segments):
+            curves.plot([], [], color=OTHERS, linewidth=6, label="other classes")
+        for segment in segments:
             strip.axvspan(
                 segment.start / scale,
                 segment.end / scale,
-                color=colours.get(segment.label, "lightgrey"),
+                color=colours.get(segment.label, OTHERS),
                 linewidth=0,
             )
         curves.set_ylim(0, 1.02)
