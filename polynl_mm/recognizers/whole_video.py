@@ -1,6 +1,7 @@
 """A whole video as one clip, read in parts: the exact result within bounded memory."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from polynl_mm.clip_parallel.moments_of_parts import MomentsOfParts, ReachedError
 from polynl_mm.clip_parallel.temporal_reach import temporal_reach
 from polynl_mm.recognizers.clip_parts import ClipPart, parts_of
 from polynl_mm.recognizers.frames_in_order import FramesInOrder
@@ -65,25 +67,18 @@ class WholeVideoReader:
         reach = temporal_reach(
             self.model.backbone, packed["inputs"].shape[1], packed["inputs"].shape[-2:]
         )
-        if reach.plugins:
-            raise UserError(
-                f"{next(iter(reach.plugins))} looks over the whole clip, which cannot "
-                "be read in parts yet."
-            )
         own = -(-self.part_frames // reach.stride) * reach.stride
-        passes = 1
-        print(
-            f"{video}: {count} frames, {passes} passes over them, in parts of {own} "
-            f"frames and {reach.frames} on both sides.",
-            flush=True,
-        )
-        with tqdm(
-            total=passes * count or None, desc="whole video", unit="frame"
-        ) as bar:
-            pooled = _PooledParts(reach.outputs)
-            for part, sample in self._parts(frames, own, reach.frames):
-                pooled.add(part, self._features(sample))
-                bar.update(part.last - part.first)
+        blocks = MomentsOfParts(self.model.backbone, reach.plugins)
+        passes = [*blocks.passes, None]
+        print(_announced(video, count, blocks.passes, own, reach.frames), flush=True)
+        pooled = _PooledParts(reach.outputs)
+        total = len(passes) * count or None
+        with tqdm(total=total, desc="whole video", unit="frame") as bar:
+            for wanted in passes:
+                for part, sample in self._parts(frames, own, reach.frames):
+                    with blocks.reading(wanted, part.own), suppress(ReachedError):
+                        pooled.add(part, self._features(sample))
+                    bar.update(part.last - part.first)
         with torch.inference_mode():
             result = self.model.cls_head.predict(
                 pooled.features(), pseudo_collate([packed])["data_samples"]
@@ -123,6 +118,17 @@ class WholeVideoReader:
             data = self.model.data_preprocessor(pseudo_collate([sample]), False)
             inputs = data["inputs"].flatten(0, 1)  # (views, C, T, H, W)
             return self.model.backbone(inputs)
+
+
+def _announced(video: str, count: int, blocks: list[str], own: int, margin: int) -> str:
+    passes = "one pass over them"
+    if blocks:
+        passes = f"{len(blocks) + 1} passes over them ({len(blocks)} for the blocks "
+        passes += "that look over time, one for the head)"
+    return (
+        f"{video}: {count or 'an unknown number of'} frames, {passes}, in parts of "
+        f"{own} frames and {margin} more on both sides."
+    )
 
 
 class _PooledParts:
