@@ -24,6 +24,8 @@ from polynl_mm.user_errors import UserError
 # What a container declares and what its frames cover differ by rounding, and by sound
 # that goes on after the picture.
 MISSING_SECONDS = 1.0
+# So many first frames of two readers are compared.
+COMPARED = 4
 
 
 @dataclass
@@ -87,6 +89,9 @@ class FramesInOrder:
         self.read, self.time, self._interval, self._start = 0, 0.0, 1 / self.fps, None
         sources = {"DecordInit": self._decord, "PyAVInit": self._pyav}
         source = sources.get(self._reader)
+        if self._reader == "DecordInit" and self._opencv_gives_the_same():
+            # decord decodes a thousand frames ahead, which is gigabytes.
+            source = None
         if source is not None:
             with suppress(_GaveUpError):
                 yield from self._timed(source())
@@ -133,12 +138,19 @@ class FramesInOrder:
             if index % self.every == 0:
                 yield Frame(index, time, image() if callable(image) else image)
 
-    def _decord(self) -> Iterator[tuple]:
-        import decord
-
-        silence_decord()
+    def _opencv_gives_the_same(self) -> bool:
+        """Return whether decord and OpenCV take the same stream, turn and colours."""
         try:
-            reader = decord.VideoReader(self.video, num_threads=1)
+            reader = _open_decord(self.video)
+            found = [reader.next().asnumpy() for _ in range(min(COMPARED, len(reader)))]
+        except Exception:
+            return True  # decord cannot read it
+        same = zip(found, self._opencv(0), strict=False)
+        return all(np.array_equal(image, other) for image, (_, other) in same)
+
+    def _decord(self) -> Iterator[tuple]:
+        try:
+            reader = _open_decord(self.video)
             count = len(reader)
         except Exception as error:
             raise _GaveUpError from error
@@ -181,6 +193,13 @@ class FramesInOrder:
                     if image is not None:  # else the last one stands for it
                         yield time + (self._start or 0.0), image
                 index += 1
+
+
+def _open_decord(video: str):
+    import decord
+
+    silence_decord()
+    return decord.VideoReader(video, num_threads=1)
 
 
 class _GaveUpError(Exception):
