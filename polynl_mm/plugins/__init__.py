@@ -17,6 +17,7 @@ from polynl_mm.plugins.efficient_attention import (
 from polynl_mm.plugins.global_context import GlobalContext2d, GlobalContext3d
 from polynl_mm.plugins.non_local import NonLocalBlock2d, NonLocalBlock3d
 from polynl_mm.plugins.non_local_stage import NonLocalStage2d, NonLocalStage3d
+from polynl_mm.plugins.pointwise import Pointwise2d, Pointwise3d
 from polynl_mm.plugins.poly_nl import PolyNL2d, PolyNL3d
 from polynl_mm.plugins.pyramid_nl import PyramidNL2d, PyramidNL3d
 from polynl_mm.plugins.spectral_nl import SpectralNL2d, SpectralNL3d
@@ -37,6 +38,8 @@ __all__ = [
     "NonLocalStage2d",
     "NonLocalStage3d",
     "Plugin",
+    "Pointwise2d",
+    "Pointwise3d",
     "PolyNL2d",
     "PolyNL3d",
     "PyramidNL2d",

@@ -7,6 +7,12 @@ import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
+from polynl_mm.plugins.position_encoding import (
+    POSITIONS,
+    Positions,
+    SinePositions,
+)
+
 Axes = Literal["spacetime", "space", "time"]
 AXES: tuple[Axes, ...] = ("spacetime", "space", "time")
 
@@ -22,15 +28,25 @@ class Plugin(nn.Module):
         axes (str): The positions that see one another: ``'spacetime'`` for all,
             ``'space'`` for those of one frame, ``'time'`` (3d only) for those of one
             pixel.
+        positions (str, optional): ``'sine'``: add learned mixtures of sines of the
+            place, along the axes that ``axes`` names, to what the projections read;
+            what is passed on beside them stays as it is. None: the block knows no
+            order.
 
     Raises:
-        ValueError: If ``in_channels`` or ``axes`` is none of these.
+        ValueError: If ``in_channels``, ``axes`` or ``positions`` is none of these.
     """
 
     dims: int
     _abbr_: str
 
-    def __init__(self, in_channels: int, *, axes: Axes = "spacetime") -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        axes: Axes = "spacetime",
+        positions: Positions | None = None,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         if not isinstance(in_channels, int) or in_channels < 1:
@@ -45,7 +61,28 @@ class Plugin(nn.Module):
                 f"(B, C, H, W); use {name.replace('2d', '3d')}."
             )
         self.in_channels = in_channels
+        if positions is not None and positions not in POSITIONS:
+            raise ValueError(
+                f"{name}: positions is None or one of {POSITIONS}, not {positions!r}."
+            )
         self.axes = axes
+        self.positions = positions
+        self.position_encoding = None
+        if positions is not None:
+            along = group_shape(tuple(range(self.dims)), axes)
+            self.position_encoding = SinePositions(in_channels, self.dims, along)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Return what the projections read: the features and where they lie.
+
+        Args:
+            x (Tensor): Features, (B, C, *positions).
+
+        Returns:
+            Tensor: ``x`` itself where the plugin has no ``positions``.
+        """
+        encoding = self.position_encoding
+        return x if encoding is None else x + encoding(x)
 
     def reset_parameters(self) -> None:
         """Set the weights as at construction."""

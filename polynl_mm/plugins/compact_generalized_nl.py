@@ -23,6 +23,7 @@ from polynl_mm.plugins.base import (
     inner_width,
     samples_as_groups,
 )
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import CONVOLUTIONS
 
 KERNELS = ("dot", "rbf")
@@ -46,8 +47,9 @@ class _CompactGeneralizedNL(Plugin):
         inner_channels: int | None = None,
         norm_groups: int | None = None,
         norm_cfg: dict | None = None,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(in_channels, axes=axes)
+        super().__init__(in_channels, axes=axes, positions=positions)
         name = type(self).__name__
         inner = inner_width(self, reduction, inner_channels)
         check_whole(self, "groups", groups, 1, in_channels)
@@ -106,7 +108,8 @@ class _CompactGeneralizedNL(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
-        projected = (self.theta(x), self.phi(x), self.g(x))
+        read = self.placed(x)
+        projected = (self.theta(read), self.phi(read), self.g(read))
         samples = [groups_as_samples(p, self.axes) for p in projected]
         options = dict(groups=self.groups, scale=self.scale)
         if self.kernel == "dot":
@@ -164,6 +167,8 @@ class CompactGeneralizedNL3d(_CompactGeneralizedNL):
             as published, which divides out the scale that ``'dot'`` gives its group.
         norm_cfg (dict, optional): Another normalisation in its place, in mmcv's
             notation.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -18,6 +18,7 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import CONVOLUTIONS
 
 
@@ -32,8 +33,9 @@ class _CrissCross(Plugin):
         recurrence: int | None = None,
         axes: Axes = "spacetime",
         zero_init: bool = True,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(in_channels, axes=axes)
+        super().__init__(in_channels, axes=axes, positions=positions)
         check_whole(self, "reduction", reduction, 1, max(in_channels, 8))
         crossing = len(group_shape((0,) * self.dims, axes))
         recurrence = crossing if recurrence is None else recurrence
@@ -68,7 +70,8 @@ class _CrissCross(Plugin):
         self.check_input(x)
         shape = group_shape(tuple(x.shape[2:]), self.axes)
         for _ in range(self.recurrence):
-            projected = (self.theta(x), self.phi(x), self.g(x))
+            read = self.placed(x)
+            projected = (self.theta(read), self.phi(read), self.g(read))
             samples = (groups_as_samples(p, self.axes) for p in projected)
             y = criss_cross(*samples, shape)
             y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
@@ -93,6 +96,8 @@ class CrissCross3d(_CrissCross):
         axes (str): ``'spacetime'``: T, H and W cross; ``'space'``: H and W of each
             frame; ``'time'``: T alone, each pixel for itself.
         zero_init (bool): Start as the identity, ``gamma`` at zero.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -13,6 +13,7 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import KeyValuePlugin
 
 
@@ -29,6 +30,7 @@ class _DoubleAttention(KeyValuePlugin):
         zero_init: bool = True,
         key_channels: int | None = None,
         value_channels: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -38,6 +40,7 @@ class _DoubleAttention(KeyValuePlugin):
             zero_init=zero_init,
             key_channels=key_channels,
             value_channels=value_channels,
+            positions=positions,
         )
         self.reset_parameters()
 
@@ -67,6 +70,8 @@ class DoubleAttention3d(_DoubleAttention):
             for them.
         value_channels (int, optional): The width of the features gathered, c_m;
             overrides ``reduction`` for them.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

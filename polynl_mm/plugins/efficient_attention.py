@@ -14,6 +14,7 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import KeyValuePlugin
 
 
@@ -31,6 +32,7 @@ class _EfficientAttention(KeyValuePlugin):
         zero_init: bool = True,
         key_channels: int | None = None,
         value_channels: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -40,6 +42,7 @@ class _EfficientAttention(KeyValuePlugin):
             zero_init=zero_init,
             key_channels=key_channels,
             value_channels=value_channels,
+            positions=positions,
         )
         check_whole(self, "heads", heads, 1, self.key_channels)
         for width in (self.key_channels, self.inner_channels):
@@ -80,6 +83,8 @@ class EfficientAttention3d(_EfficientAttention):
             ``reduction`` for them.
         value_channels (int, optional): The width of values; overrides ``reduction``
             for them.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -16,6 +16,7 @@ from torch import Tensor
 from polynl_mm.ops.factored import global_context
 from polynl_mm.ops.precision import accumulate_dtype
 from polynl_mm.plugins.base import Axes, groups_as_samples
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import CONVOLUTIONS, ResidualPlugin
 
 POOLING_TYPES = ("att", "avg")
@@ -36,6 +37,7 @@ class _GlobalContext(ResidualPlugin):
         ratio: float | None = None,
         pooling_type: str = "att",
         fusion_types: Sequence[str] = ("channel_add",),
+        positions: Positions | None = None,
     ) -> None:
         self._check_options(in_channels, ratio, pooling_type, fusion_types, norm_cfg)
         super().__init__(
@@ -45,6 +47,7 @@ class _GlobalContext(ResidualPlugin):
             norm_cfg=norm_cfg,
             zero_init=zero_init,
             inner_channels=None if ratio is None else int(in_channels * ratio),
+            positions=positions,
         )
         inner = self.inner_channels
         self.pooling_type = pooling_type
@@ -112,7 +115,7 @@ class _GlobalContext(ResidualPlugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
-        pooled = self._pool(x)
+        pooled = self._pool(self.placed(x))
         y = x
         if "channel_mul" in self.fusion_types:
             y = y * self.multiplier(pooled).to(x.dtype)
@@ -198,6 +201,8 @@ class GlobalContext3d(_GlobalContext):
             features are multiplied by the sigmoid of one transform, then another is
             added. The factor's distance from 1 is scaled by ``multiplier.alpha``, 1 as
             published and without ``zero_init``.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -33,6 +33,7 @@ from polynl_mm.plugins.key_positions import (
     check_temporal_groups,
     pool_sizes,
 )
+from polynl_mm.plugins.position_encoding import Positions
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
@@ -64,8 +65,9 @@ class _NonLocalBlock(Plugin):
         bias: bool = True,
         inner_channels: int | None = None,
         norm_weight: float | None = None,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(in_channels, axes=axes)
+        super().__init__(in_channels, axes=axes, positions=positions)
         name = type(self).__name__
         if mode not in MODES:
             raise ValueError(f"{name}: mode is one of {MODES}, not {mode!r}.")
@@ -171,8 +173,9 @@ class _NonLocalBlock(Plugin):
     def _forward(self, x: Tensor) -> Tensor:
         if self._folds(x):
             return self._fold(x)
-        query = x if self.mode == "gaussian" else self.theta(x)
-        seen = self.pool(x) if self.pool_first else x  # by phi and g
+        read = self.placed(x)
+        query = read if self.mode == "gaussian" else self.theta(read)
+        seen = self.pool(read) if self.pool_first else read  # by phi and g
         key = self.phi(seen) if hasattr(self, "phi") else seen
         samples = (groups_as_samples(f, self.axes) for f in (query, key, self.g(seen)))
         y = samples_as_groups(
@@ -182,8 +185,8 @@ class _NonLocalBlock(Plugin):
 
     def _folds(self, x: Tensor) -> bool:
         """Return whether one matrix a sample is the cheaper form of this block."""
-        if self.mode != "dot_product" or self.sub_sample:
-            return False
+        if self.mode != "dot_product" or self.sub_sample or self.positions:
+            return False  # the matrix would be applied to what is passed on, too
         convs = (self.theta.conv, self.phi.conv, self.g.conv, self.conv_out.conv)
         if any(type(conv) not in self._convs for conv in convs):
             return False  # a layer of conv_cfg's own, of which only the output is known
@@ -270,6 +273,8 @@ class NonLocalBlock3d(_NonLocalBlock):
         norm_weight (float, optional): Where the weight of the normalisation starts, as
             a rule 1; the identity is then by a conv_out that starts at zero. By default
             it starts at zero itself, or as mmcv's without ``zeros_init``.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

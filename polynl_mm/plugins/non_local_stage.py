@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polynl_mm.ops.pairwise import non_local_stage
 from polynl_mm.plugins.base import Axes
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.stacked_units import StackedUnits
 
 
@@ -25,6 +26,7 @@ class _NonLocalStage(StackedUnits):
         axes: Axes = "spacetime",
         norm_cfg: dict | None = None,
         zero_init: bool = True,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -34,6 +36,7 @@ class _NonLocalStage(StackedUnits):
             axes=axes,
             norm_cfg=norm_cfg,
             zero_init=zero_init,
+            positions=positions,
         )
         self.use_scale = use_scale
 
@@ -62,6 +65,8 @@ class NonLocalStage3d(_NonLocalStage):
         norm_cfg (dict, optional): The normalisation of each unit, in mmcv's notation;
             default BatchNorm.
         zero_init (bool): Start as the identity, ``alpha`` at zero.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -25,6 +25,7 @@ from polynl_mm.plugins.base import (
     join_groups,
     split_groups,
 )
+from polynl_mm.plugins.position_encoding import Positions
 
 
 class _PolyNL(Plugin):
@@ -43,8 +44,9 @@ class _PolyNL(Plugin):
         bias: bool = False,
         with_g: bool | None = None,
         heads: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(in_channels, axes=axes)
+        super().__init__(in_channels, axes=axes, positions=positions)
         name = type(self).__name__
         if not isinstance(reduction, int) or not 1 <= reduction <= in_channels:
             raise ValueError(
@@ -112,22 +114,24 @@ class _PolyNL(Plugin):
         self.check_input(x)
         # Without a norm, alpha scales the C x K weight and not C x N features.
         alpha = 1.0 if self.norm else self.alpha
+        # What is read is what is passed on, unless positions are added to it.
+        fused = self.norm is None and self.positions is None
         *biases, of_out, of_g = self.biases
         y = poly_nl(
-            split_groups(x, self.axes),  # (B, C, G, N)
+            split_groups(self.placed(x), self.axes),  # (B, C, G, N)
             self.theta.weight.flatten(1),
             self.phi.weight.flatten(1),
             self.out.weight.flatten(1) * alpha,
             None if self.g is None else self.g.weight.flatten(1),
-            residual=None if self.norm else self.beta,
+            residual=self.beta if fused else None,
             schedule=self.schedule,
             biases=(*biases, None if of_out is None else of_out * alpha, of_g),
             moment_norm=self.moment_norm and self.normalise_heads,
         )
         y = join_groups(y, self.axes, x.shape[2:])
-        if self.norm is None:
+        if fused:
             return y
-        y = self.alpha * self.norm(y)
+        y = y if self.norm is None else self.alpha * self.norm(y)
         return torch.addcmul(y.to(x.dtype), x, self.beta.to(x.dtype))
 
     @property
@@ -176,6 +180,8 @@ class PolyNL3d(_PolyNL):
         heads (int, optional): Normalise the moment (LayerNorm, one for all heads)
             within each of so many equal parts of the inner channels, as Poly-SA does.
             Without that, heads are no option: each channel is gated by its own moment.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

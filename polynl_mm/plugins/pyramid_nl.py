@@ -24,6 +24,7 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import ResidualPlugin
 
 # Regions along each axis, by the number of axes that a group of positions lies along.
@@ -50,6 +51,7 @@ class _PyramidNL(ResidualPlugin):
         joint_softmax: bool = False,
         share_key_query: bool = False,
         key_query_norm_cfg: dict | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -57,6 +59,7 @@ class _PyramidNL(ResidualPlugin):
             axes=axes,
             norm_cfg=norm_cfg,
             zero_init=zero_init,
+            positions=positions,
         )
         inner = self.inner_channels
         crossing = len(group_shape((0,) * self.dims, axes))
@@ -136,6 +139,8 @@ class PyramidNL3d(_PyramidNL):
             ``phi``.
         key_query_norm_cfg (dict, optional): A normalisation, in mmcv's notation, and a
             ReLU after the shared projection, before its regions are averaged.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -4,6 +4,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from polynl_mm.plugins.base import Axes, Plugin, build_norm, inner_width
+from polynl_mm.plugins.position_encoding import Positions
 
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -21,6 +22,7 @@ class ResidualPlugin(Plugin):
         zero_init (bool): Start as the identity.
         inner_channels (int, optional): The width of the context; overrides
             ``reduction``.
+        positions (str, optional): As in :class:`Plugin`.
     """
 
     # What a subclass calls inner_channels.
@@ -35,8 +37,9 @@ class ResidualPlugin(Plugin):
         norm_cfg: dict | None,
         zero_init: bool,
         inner_channels: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(in_channels, axes=axes)
+        super().__init__(in_channels, axes=axes, positions=positions)
         self.inner_channels = inner_width(
             self, reduction, inner_channels, self.width_argument
         )
@@ -72,7 +75,7 @@ class ResidualPlugin(Plugin):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x + norm(out(context(x)))``.
+        """Return ``x + norm(out(context(x)))``, where the context reads the placed x.
 
         Args:
             x (Tensor): Features, (B, C, *positions).
@@ -84,7 +87,7 @@ class ResidualPlugin(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
-        y = self.out(self.context(x))
+        y = self.out(self.context(self.placed(x)))
         if self.norm is not None:
             y = self.norm(y)
         return x + y.to(x.dtype)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from polynl_mm.ops.spectral import disentangled, spectral, spectral_softmax, whiten
 from polynl_mm.plugins.base import Axes, check_whole
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.stacked_units import StackedUnits
 
 AFFINITIES = ("symmetric", "softmax", "whitened")
@@ -38,6 +39,7 @@ class _SpectralNL(StackedUnits):
         temperature: float = 1.0,
         disentangled: bool = False,
         relu: bool = True,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -49,6 +51,7 @@ class _SpectralNL(StackedUnits):
             zero_init=zero_init,
             relu=relu,
             masked=disentangled,
+            positions=positions,
         )
         check_whole(self, "order", order, 1, 16)
         name = type(self).__name__
@@ -130,6 +133,8 @@ class SpectralNL3d(_SpectralNL):
             by a softmax that is the same for every position, of one logit each. Its
             paper whitens the affinity.
         relu (bool): Rectify what each unit adds.
+        positions (str, optional): ``'sine'`` tells the projections where a position
+            lies along these axes; by default no order is known.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -17,6 +17,7 @@ from polynl_mm.plugins.base import (
     groups_as_samples,
     samples_as_groups,
 )
+from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import CONVOLUTIONS
 
 
@@ -36,6 +37,7 @@ class StackedUnits(Plugin):
         zero_init (bool): Start as the identity.
         relu (bool): Rectify what each unit adds.
         masked (bool): Give each unit a ``mask``, one logit a position.
+        positions (str, optional): As in :class:`Plugin`.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class StackedUnits(Plugin):
         zero_init: bool,
         relu: bool = True,
         masked: bool = False,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(in_channels, axes=axes)
+        super().__init__(in_channels, axes=axes, positions=positions)
         check_whole(self, "reduction", reduction, 1, in_channels)
         check_whole(self, "num_units", num_units, 1, 64)
         self.num_units = num_units
@@ -120,18 +123,20 @@ class StackedUnits(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
+        read = self.placed(x)
         theta, phi = (
-            groups_as_samples(projection(x), self.axes)
+            groups_as_samples(projection(read), self.axes)
             for projection in (self.theta, self.phi)
         )
         masks = self.mask or [None] * self.num_units
         units = zip(self.g, self.out, self.norm, self.alpha, masks, strict=True)
         for g, out, norm, alpha, mask in units:
             weight = torch.stack([term.weight.flatten(1) for term in out])
-            logits = None if mask is None else groups_as_samples(mask(x), self.axes)
-            signal = groups_as_samples(g(x), self.axes)
+            logits = None if mask is None else groups_as_samples(mask(read), self.axes)
+            signal = groups_as_samples(g(read), self.axes)
             y = self.unit(theta, phi, signal, weight, logits)
             y = norm(samples_as_groups(y, self.axes, x.shape[0], x.shape[2:]))
             y = y.relu() if self.relu else y
             x = torch.addcmul(x, alpha.to(x.dtype), y.to(x.dtype))
+            read = self.placed(x)
         return x
