@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from polynl_mm.plugins import PolyNL3d
+from polynl_mm.plugins import Pointwise3d, PolyNL3d
 from polynl_mm.plugins.base import Plugin
 from polynl_mm.user_errors import UserError
 
@@ -89,12 +89,18 @@ class MomentsOfParts:
 
 
 def _needs_all(path: str, plugin: Plugin) -> bool:
-    if plugin.axes == "space":
+    if plugin.axes == "space" or isinstance(plugin, Pointwise3d):
         return False
     if not isinstance(plugin, PolyNL3d):
         raise UserError(
             f"The plugin {path} ({type(plugin).__name__}) cannot read a clip in parts "
             "yet; PolyNL3d can, and every plugin with axes='space'."
+        )
+    if plugin.positions is not None:
+        raise UserError(
+            f"The plugin {path} has positions={plugin.positions!r}, which tell places "
+            "relative to a clip's length, and a part does not know that; "
+            "--whole-video takes plugins without."
         )
     return True
 

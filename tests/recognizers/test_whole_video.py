@@ -120,13 +120,32 @@ def test_the_margin_is_needed(predictor_of, video, monkeypatch):
     assert not torch.allclose(reader.scores(path)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_cannot_be_read_in_parts_is_refused(predictor_of, video, tiny_config):
+def test_what_cannot_be_read_in_parts_is_refused(predictor_of, video):
     path, _ = video
     predictor = predictor_of("ResNet3dSlowOnly")
     predictor.model.cls_head.avg_pool = None
     with pytest.raises(UserError, match="head that averages over space and time"):
         WholeVideoReader(predictor)
-    other = dict(type="NonLocalBlock3d", mode="gaussian", zero_init=False)
+    other = dict(type="NonLocalBlock3d", mode="gaussian")
     predictor = predictor_of("ResNet3d", plugin=other)
     with pytest.raises(UserError, match=r"layer2.1.*NonLocalBlock3d"):
         WholeVideoReader(predictor).scores(path)
+
+
+@pytest.mark.parametrize(
+    "plugin, passes",
+    [
+        ({**POLY, "axes": "time", "reduction": 2, "heads": 2}, 5),
+        ({**POLY, "schedule": "gram"}, 5),
+        (dict(type="Pointwise3d", zero_init=False), 0),
+        (dict(type="SpectralNL3d", axes="space", zero_init=False), 0),
+    ],
+    ids=["over time, heads", "gram", "pointwise", "in each frame"],
+)
+def test_every_form_of_block(predictor_of, video, plugin, passes, capsys):
+    path, frames = video
+    reader = WholeVideoReader(predictor_of("ResNet3dSlowOnly", plugin=plugin), 6, 16)
+    expected = at_once(reader, frames[::6])
+    torch.testing.assert_close(reader.scores(path)[0], expected, rtol=1e-5, atol=1e-5)
+    said = f"{passes + 1} passes" if passes else "one pass over them"
+    assert said in capsys.readouterr().out
