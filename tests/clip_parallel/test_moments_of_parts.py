@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_parts_equal_the_clip(axes, options):
     assert blocks.passes == ["0", "1"]
     found = []
     for wanted in [*blocks.passes, None]:
-        for first, last in zip(BORDERS, BORDERS[1:], strict=False):
+        for first, last in pairwise(BORDERS):
             start = max(0, first - 2)  # two more frames on both sides
             part = clip[:, :, start : last + 2]
             with (
