@@ -4,10 +4,16 @@ import argparse
 import sys
 from dataclasses import asdict
 
-from polynl_mm import register
+from mmengine.device import get_device
+
 from polynl_mm.atomic_files import expect_outputs, write_json
-from polynl_mm.recognizers.command_line import add_config_options
+from polynl_mm.recognizers.annotated_videos import write_annotated
+from polynl_mm.recognizers.command_line import add_config_options, check_counts
+from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.prediction import Predictor
+from polynl_mm.recognizers.whole_video import PART_FRAMES, WholeVideoReader
 from polynl_mm.stack import require_mmaction2
+from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.text_files import read_class_names
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -34,6 +40,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--out-dir", metavar="DIR", help="write an annotated copy of each video here"
     )
     parser.add_argument("--json", metavar="FILE", help="write the predictions here")
+    parser.add_argument(
+        "--whole-video",
+        action="store_true",
+        help="look at all frames of a video as one clip, read in parts: the exact "
+        "result within bounded memory",
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="S",
+        help="of these frames, use each S-th (default 1: all)",
+    )
+    parser.add_argument(
+        "--part-frames",
+        type=int,
+        metavar="F",
+        help=f"frames of a part (default {PART_FRAMES}); the result does not depend on "
+        "it, memory does",
+    )
     add_config_options(parser)
     args = parser.parse_args(argv)
     if args.top_k < 1:
@@ -41,18 +66,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def predict_all(predictor, args: argparse.Namespace) -> list[dict]:
+def predict_all(
+    predictor: Predictor | WholeVideoReader, args: argparse.Namespace
+) -> list[dict]:
     """Predict every video, whatever befalls the others, and print the results.
 
     Args:
-        predictor (Predictor): The recognizer.
+        predictor (Predictor | WholeVideoReader): The recognizer.
         args (argparse.Namespace): From :func:`parse_args`.
 
     Returns:
         list[dict]: One record per video, with ``error`` where it failed.
     """
-    from polynl_mm.recognizers.prediction import write_annotated
-
     records, copies = [], []
     for video in args.videos:
         try:
@@ -84,13 +109,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parse_args(argv)
     with user_errors():
-        register()
-        from mmengine.device import get_device
-
-        from polynl_mm.recognizers.configs import load_config
-        from polynl_mm.recognizers.prediction import Predictor
-        from polynl_mm.stack.safe_checkpoints import trust_checkpoints
-
+        check_counts(args, ["stride", "part_frames"])
+        if not args.whole_video and (args.stride or args.part_frames):
+            raise UserError(
+                "--stride and --part-frames are of --whole-video; give that, too."
+            )
         expect_outputs({"--json": args.json}, {"--out-dir": args.out_dir})
         require_mmaction2()
         if args.trust_checkpoint:
@@ -101,7 +124,12 @@ def main(argv: list[str] | None = None) -> int:
             device=args.device or get_device(),
             labels=read_class_names(args.labels) if args.labels else None,
             config_name=args.config,
+            bound_views=not args.whole_video,
         )
+        if args.whole_video:
+            predictor = WholeVideoReader(
+                predictor, args.stride or 1, args.part_frames or PART_FRAMES
+            )
         records = predict_all(predictor, args)
         if args.json:
             write_json(args.json, records)

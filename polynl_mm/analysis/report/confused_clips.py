@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from polynl_mm.analysis.accuracy.dumped_results import DumpedResults
-from polynl_mm.recognizers.prediction import count_readable_frames, read_frames
+from polynl_mm.recognizers.video_reading import count_readable_frames, read_frames
 from polynl_mm.user_errors import UserError
 
 FRAMES, HEIGHT = 6, 96
