@@ -8,10 +8,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import import_modules_from_strings
 
+from polynl_mm.recognizers.evaluation_pipelines import find_test_pipeline
 from polynl_mm.recognizers.model_match import check_complete
-from polynl_mm.recognizers.video_reading import (
-    split_pipeline,
-)
+from polynl_mm.recognizers.video_reading import decode, split_pipeline
 from polynl_mm.stack.safe_checkpoints import check_exists
 from polynl_mm.stack.testing_views import bound_testing_views
 from polynl_mm.user_errors import UserError
