@@ -1,13 +1,9 @@
 """One self-contained page on any set of trainings: ``report.py WORK_DIR ...``."""
 
 import argparse
-from importlib.util import find_spec
 
-from polynl_mm.analysis.report.recorded_runs import measure_costs, read_run
-from polynl_mm.atomic_files import expect_outputs
-from polynl_mm.stack import require_mmaction2
-from polynl_mm.text_files import read_class_names
-from polynl_mm.user_errors import UserError, user_errors
+from polynl_mm import register
+from polynl_mm.user_errors import user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,30 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
-        if find_spec("bokeh") is None:
-            raise UserError(
-                "Reports need Bokeh, which is not installed: pip install -e "
-                '".[report]", or pip install "bokeh>=3.7".'
-            )
-        expect_outputs({"--out": args.out})
-        if not args.out.lower().endswith((".html", ".htm")):
-            raise UserError(f"--out takes an .html file, not {args.out}.")
-        for name in ("confused", "rounds"):
-            if getattr(args, name) < 0:
-                value = getattr(args, name)
-                raise UserError(f"--{name} is a whole number from 0, not {value}.")
-        require_mmaction2()
-        from polynl_mm.analysis.report.page import write_report
+        register()
+        from polynl_mm.commands.reporting import run
 
-        labels = read_class_names(args.labels) if args.labels else None
-        titles = args.legend or [None] * len(args.runs)
-        runs = [
-            read_run(folder, title)
-            for folder, title in zip(args.runs, titles, strict=True)
-        ]
-        measure_costs(runs, args.rounds)
-        write_report(runs, args.out, args.title, labels, args.confused)
-        for run in runs:
-            for note in run.notes:
-                print(f"{run.title}: {note}")
-        print(f"The report of {len(runs)} trainings is {args.out}.")
+        run(args)

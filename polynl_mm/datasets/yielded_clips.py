@@ -12,9 +12,8 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
+from polynl_mm.datasets import SPLITS
 from polynl_mm.user_errors import UserError, did_you_mean
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import runpy
 import shutil
 import sys
 import time
@@ -16,10 +17,7 @@ from tqdm import tqdm
 
 from polynl_mm.analysis.accuracy.dumped_results import DumpedResults, read_results
 from polynl_mm.atomic_files import write_json
-from polynl_mm.commands import test as test_command
-from polynl_mm.commands import train as train_command
-from polynl_mm.commands.testing import test
-from polynl_mm.commands.training import train
+from polynl_mm.installation import TOOLS
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError
@@ -139,11 +137,17 @@ def _train_and_test(
     options = training.options_line()
     line = [training.config, *work_dir, "--seed", str(training.seed)]
     # Tested once, after the last epoch: nothing is chosen by what is tested.
-    train(train_command.parse_args([*line, "--no-validate", *options]))
+    _run_tool("train.py", *line, "--no-validate", *options)
     checkpoint = Path((run / "last_checkpoint").read_text().strip())
     dump = run / "predictions.pkl"
     line = [training.config, str(checkpoint), *work_dir, "--dump", str(dump)]
-    test(test_command.parse_args([*line, *options]))
-    sys.stdout.flush()
+    _run_tool("test.py", *line, *options)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     return read_results(str(dump)), seconds, cpu_seconds
+
+
+def _run_tool(name: str, *arguments: str) -> None:
+    """Run a tool as a command line would, but in this process."""
+    sys.argv, sys.path[:0] = [name, *arguments], [str(TOOLS)]
+    runpy.run_path(str(TOOLS / name), run_name="__main__")
+    sys.stdout.flush()

@@ -12,13 +12,12 @@ from tqdm import tqdm
 from polynl_mm.clip_parallel.moments_of_parts import MomentsOfParts, ReachedError
 from polynl_mm.clip_parallel.temporal_reach import temporal_reach
 from polynl_mm.recognizers.clip_parts import ClipPart, parts_of
+from polynl_mm.recognizers.command_line import PART_FRAMES
 from polynl_mm.recognizers.frames_in_order import FramesInOrder
 from polynl_mm.recognizers.prediction import Prediction, Predictor, finite_scores
 from polynl_mm.recognizers.windows import WindowSampler
 from polynl_mm.user_errors import UserError
 
-# Enough to keep a processor busy, few enough for any memory.
-PART_FRAMES = 64
 # Whose pooling over space and time is a mean, which adds up over parts.
 HEADS = ("I3DHead", "SlowFastHead")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from polynl_mm.analysis.cost.choice_setting import EXAMPLE
 from polynl_mm.user_errors import UserError
 
 NONE = "no plugin"
 WITH_PLUGINS = "WithPlugins"
 # Where the non-local paper puts five blocks into a ResNet-50.
 USUAL = dict(stages=(False, True, True, False), blocks="alternate")
-EXAMPLE = 'PolyNL3d "NonLocalBlock3d(mode=dot_product)"'
 
 
 def parse_plugin(text: str) -> dict[str, Any]:

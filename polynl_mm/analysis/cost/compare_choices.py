@@ -13,6 +13,7 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from polynl_mm.analysis.cost.budgets import Growth, fit_growth, largest, predicted
+from polynl_mm.analysis.cost.choice_setting import Setting
 from polynl_mm.analysis.cost.choices import with_frames
 from polynl_mm.analysis.cost.operations import count_recognizer_cost
 from polynl_mm.analysis.cost.training_steps import Trainer, bytes_of_step, quietly
@@ -23,41 +24,6 @@ from polynl_mm.user_errors import UserError
 # Memory grows in kinks, where another moment of the step becomes the worst one: steps
 # of thirteen clips held up to 2 % more than two and three had promised.
 RESERVE = 0.02
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured, and how.
-
-    Attributes:
-        shape (tuple[int, ...]): One clip: (3, T, H, W) of a 3D recognizer, or
-            (T, 3, H, W) of a 2D one.
-        batch (int): Clips of the training step that is timed.
-        rounds (int): How many times each choice has its turn.
-        device (str): ``'cpu'`` or ``'cuda'``.
-        budget (int | None): Bytes that a training step may hold.
-        verify (bool): Find the largest batch and the longest clip by training with
-            them and with the next ones, not by prediction alone.
-        flat (bool): Whether the clip is one of a 2D recognizer.
-    """
-
-    shape: tuple[int, ...]
-    batch: int = 1
-    rounds: int = 3
-    device: str = "cpu"
-    budget: int | None = None
-    verify: bool = False
-    flat: bool = False
-
-    @property
-    def frames(self) -> int:
-        """T."""
-        return self.shape[0 if self.flat else 1]
-
-    def clip(self, frames: int) -> tuple[int, ...]:
-        """Return the shape of a clip of another length."""
-        place = 0 if self.flat else 1
-        return (*self.shape[:place], frames, *self.shape[place + 1 :])
 
 
 @dataclass(frozen=True)
