@@ -36,7 +36,7 @@ CONFIGS = {
 }
 TITLES = {"no_plugin": "no plugin", "poly_nl": "PolyNL3d"}
 CHANCE = 0.5
-PROCESSES = 2
+PROCESSES = 2  # of CPUs; of GPUs as many, where there are as many
 INPUT_SHAPE = (3, 8, 64, 64)  # (C, T, H, W) of the clips that the configs feed
 
 
@@ -172,6 +172,17 @@ def plot_accuracy(curves: Mapping[str, Sequence[float]], path: str | Path) -> No
         figure.savefig(partial, format="png")
 
 
+def count_processes() -> int:
+    """Return how many processes train: no more than there are GPUs, if there are any.
+
+    Returns:
+        int: 1 or 2; the batch over all is the same.
+    """
+    import torch
+
+    return min(PROCESSES, torch.cuda.device_count() or PROCESSES)
+
+
 def config_options(size: Size) -> list[str]:
     """Return the ``--cfg-options`` that adapt the configs to a size.
 
@@ -181,10 +192,11 @@ def config_options(size: Size) -> list[str]:
     Returns:
         list[str]: ``--cfg-options`` and its arguments.
     """
+    batch_size = size.batch_size * PROCESSES // count_processes()
     options = [
         f"train_cfg.max_epochs={size.epochs}",
         f"param_scheduler.1.T_max={size.epochs}",
-        f"train_dataloader.batch_size={size.batch_size}",
+        f"train_dataloader.batch_size={batch_size}",
     ]
     for split, loaders in {"train": ["train"], "val": ["val", "test"]}.items():
         for loader in loaders:
@@ -211,7 +223,13 @@ def train(
         list[dict]: What MMEngine recorded, of training and validation.
     """
     print(f"Training {title} ({config})", flush=True)
-    command = ["bash", str(TOOLS / "dist_train.sh"), config, str(PROCESSES), *extra]
+    command = [
+        "bash",
+        str(TOOLS / "dist_train.sh"),
+        config,
+        str(count_processes()),
+        *extra,
+    ]
     command += ["--work-dir", str(run), "--seed", str(seed), *config_options(size)]
     reporter = EpochReporter(run, title, size.epochs)
     run_tool(command, run.with_name(f"{run.name}_train.log"), reporter)
@@ -245,7 +263,7 @@ def train_and_test(
         str(TOOLS / "dist_test.sh"),
         config,
         str(checkpoint),
-        str(PROCESSES),
+        str(count_processes()),
     ]
     test += ["--work-dir", str(run / "test"), "--metrics", str(metrics)]
     run_tool([*test, *config_options(size)], work_dir / f"{name}_test.log")

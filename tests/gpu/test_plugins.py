@@ -1,7 +1,7 @@
-"""Every plugin on a GPU against itself on the CPU in float64, which its references hold.
+"""Every plugin on a GPU against itself on the CPU in float64.
 
-``POLYNL_TEST_DEVICE=cpu`` runs the same comparisons without a GPU, so that they are
-known to work before there is one.
+There its references hold it. ``POLYNL_TEST_DEVICE=cpu`` runs the same comparisons
+without a GPU, so that they are known to work before there is one.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ IDS = [
 PRECISIONS = {
     "float32": (2e-4, 1e-3),
     "tf32": (1e-2, 3e-2),
-    "bfloat16": (6e-2, 2e-1),
+    "bfloat16": (6e-2, 3e-1),
     "float16": (1e-2, 1e-1),
 }
 COMPILED = sorted({name for name, _ in CASES if name.endswith("3d")})

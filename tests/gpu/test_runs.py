@@ -1,4 +1,4 @@
-"""Networks with plugins on a GPU: mixed precision, one rank of NCCL, FSDP, the tools."""
+"""Networks with plugins on a GPU: mixed precision, one rank, FSDP, the tools."""
 
 import os
 import subprocess

@@ -13,6 +13,7 @@ from dumps import write_dump
 
 from polynl_mm.analysis.report.page import write_report
 from polynl_mm.analysis.report.recorded_runs import config_differences, read_run
+from polynl_mm.commands import reporting
 from polynl_mm.user_errors import UserError
 
 TOOL = "analysis_tools/report"
@@ -159,7 +160,7 @@ def test_mistakes(tool_of_report, work_dirs, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="has no <time>/vis_data"):
         read_run(tmp_path)
     monkeypatch.setitem(sys.modules, "bokeh", None)
-    monkeypatch.setattr(f"{tool_of_report.__name__}.find_spec", lambda name: None)
+    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
     assert "pip install -e" in refused("-o", str(tmp_path / "a.html"))
 
 
