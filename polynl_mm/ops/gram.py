@@ -9,7 +9,7 @@ nothing else of its size is made but the output, and training keeps nothing but 
 import torch
 from torch import Tensor
 
-from polynl_mm.ops.precision import accumulate_dtype
+from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
 from polynl_mm.ops.products import apply_function
 
 # The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
@@ -120,6 +120,7 @@ class _Gram(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @outside_autocast
     def backward(
         ctx, grad: Tensor | None, grad_x: Tensor | None
     ) -> tuple[Tensor | None, None]:
@@ -151,6 +152,7 @@ class _ApplyMatrix(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:3])  # the shift has no part in any gradient
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix, scale = ctx.saved_tensors
         needs_x, needs_matrix, needs_scale, needs_shift = ctx.needs_input_grad

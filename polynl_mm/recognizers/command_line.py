@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from polynl_mm.stack import LAUNCHERS, TRUST_OPTION
 from polynl_mm.user_errors import UserError
 
+# Frames of a part of a video read in parts: enough to keep a processor busy, few
+# enough for any memory.
+PART_FRAMES = 64
+
 
 class CfgOptions(argparse.Action):
     """``--cfg-options key=value ...``, saying what is wrong with a bad one."""

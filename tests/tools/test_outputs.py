@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from polynl_mm.recognizers.prediction import Prediction, write_annotated
+from polynl_mm.recognizers.annotated_videos import write_annotated
+from polynl_mm.recognizers.prediction import Prediction
 from polynl_mm.user_errors import UserError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

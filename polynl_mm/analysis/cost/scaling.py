@@ -26,6 +26,8 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from tqdm import tqdm
 
+from polynl_mm.analysis.colours import OURS, REST
+from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import (
     renamed_when_complete,
 )
@@ -152,15 +154,17 @@ def plot(rows: Sequence[dict], path: Path) -> None:
     axes = figure.add_subplot()
     numbers = [row["processes"] for row in rows]
     first = rows[0]["clips_per_second"] / numbers[0]
-    axes.plot(numbers, [first * n for n in numbers], "--", color="0.6", label="ideal")
-    axes.plot(
-        numbers, [r["clips_per_second"] for r in rows], "o-", label="measured (median)"
-    )
+    ideal = [first * n for n in numbers]
+    measured = [r["clips_per_second"] for r in rows]
+    axes.plot(numbers, ideal, "--", color=REST)
+    axes.plot(numbers, measured, "o-", color=OURS, linewidth=2.5)
     axes.set(
         xlabel="processes", ylabel="clips per second", xticks=numbers, ylim=(0, None)
     )
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.draw_without_rendering()  # the place of the axes
+    ends = (("ideal", ideal, REST), ("measured", measured, OURS))
+    label_lines(axes, [Label(numbers[-1], c[-1], name, hue) for name, c, hue in ends])
     with renamed_when_complete(path) as partial_path:
         figure.savefig(partial_path, dpi=120)
 
