@@ -16,7 +16,7 @@ ROOMS = {
     "datasets": ("stack",),
     "datasets.decoding": ("stack", "datasets"),
     "datasets.preparation": ("stack", "datasets", "datasets.decoding"),
-    "clip_parallel": ("ops", "plugins", "stack", "datasets"),
+    "clip_parallel": ("ops", "plugins", "stack", "datasets", "datasets.decoding"),
     "backbones": ("ops", "plugins", "stack", "datasets", "clip_parallel"),
     "recognizers": (
         *("ops", "plugins", "stack", "datasets", "datasets.decoding", "clip_parallel"),

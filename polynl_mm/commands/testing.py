@@ -5,6 +5,7 @@ import argparse
 from mmengine.dist import is_main_process
 
 from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.clip_parallel.runs import ranks_of, sample_by_groups, shared_clips
 from polynl_mm.datasets.annotations import check_datasets
 from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
 from polynl_mm.recognizers.config_values import check_values
@@ -97,12 +98,16 @@ def test(args: argparse.Namespace) -> None:
     check_values(cfg)
     merge_args(cfg, args)
     unshard(cfg)
+    ranks = ranks_of(cfg, args.clip_parallel, testing=True)
     if args.accelerate_non_local:
         add_hook(cfg, "AccelerateNonLocalHook")
     expect_checkpoint(cfg, args.config, args.checkpoint, complete=True)
     check_datasets(cfg, ("test",))
     stop_at_bad_videos(cfg)
     with process_group(cfg, args.launcher):
-        metrics = build_runner(cfg).test()
+        sample_by_groups(cfg, ranks)
+        runner = build_runner(cfg)
+        with shared_clips(runner, ranks):
+            metrics = runner.test()
         if args.metrics and is_main_process():
             write_json(args.metrics, metrics)

@@ -76,6 +76,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
     parser.add_argument(
+        "--clip-parallel",
+        type=int,
+        metavar="RANKS",
+        help="share the frames of each clip over so many processes; default: the "
+        "config's clip_parallel, else 1",
+    )
+    parser.add_argument(
         "--accelerate-non-local",
         action="store_true",
         help="run the model's own non-local blocks on the faster schedules",

@@ -43,6 +43,10 @@ FOLDERS = [
         "analysis_tools/measure_scaling",
         ["no.py", "--shape", "3", "4", "8", "8", "--out"],
     ),
+    (
+        "analysis_tools/measure_clip_parallel",
+        ["no.py", "--shape", "3", "4", "8", "8", "--out"],
+    ),
     ("data/ucf101/build_annotations", ["--splits", "no", "--out"]),
     ("quickstart", ["--work-dir"]),
     ("reproduce/bookends", ["--work-dir"]),
