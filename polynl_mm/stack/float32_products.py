@@ -11,8 +11,8 @@ import torch
 def let_products_follow_convolutions() -> None:
     """Let matrix products on GPUs use TF32 if, and only if, convolutions may.
 
-    ``torch.backends.cudnn.allow_tf32 = False`` before keeps both exact. Users of torch's
-    newer ``fp32_precision`` are followed in that.
+    ``torch.backends.cudnn.allow_tf32 = False`` before keeps both exact. Who uses
+    torch's newer ``fp32_precision`` is followed in that.
     """
     backends = torch.backends
     try:
