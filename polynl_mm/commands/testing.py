@@ -22,6 +22,7 @@ from polynl_mm.stack import (
     require_mmaction2,
     testing_views,  # noqa: F401  (registers its hook)
 )
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 from polynl_mm.stack.process_group import process_group
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.user_errors import UserError
@@ -88,6 +89,7 @@ def test(args: argparse.Namespace) -> None:
         args (argparse.Namespace): The command line of ``tools/test.py``.
     """
     require_mmaction2()
+    let_products_follow_convolutions()
     if args.trust_checkpoint:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)

@@ -26,6 +26,7 @@ from polynl_mm.stack import (
     testing_views,  # noqa: F401  (registers its hook)
 )
 from polynl_mm.stack.bfloat16 import measure_slowdown
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 from polynl_mm.stack.process_group import process_group
 from polynl_mm.stack.resumable import find_checkpoint_to_resume, make_resumable
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
@@ -127,6 +128,7 @@ def train(args: argparse.Namespace) -> None:
         args (argparse.Namespace): The command line of ``tools/train.py``.
     """
     require_mmaction2()
+    let_products_follow_convolutions()
     if args.trust_checkpoint:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)

@@ -14,6 +14,7 @@ import torch
 from polynl_mm.analysis.accuracy.runs import ROOT
 from polynl_mm.analysis.cost.setting import Setting
 from polynl_mm.stack import require_mmaction2
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 
 Save = Callable[[dict], None]
 DTYPES = ("float32", "bfloat16")
@@ -208,6 +209,7 @@ def run_models(args: Namespace, save: Save) -> None:
     from polynl_mm.recognizers.configs import load_config
 
     init_default_scope("mmaction")
+    let_products_follow_convolutions()
     cfg = load_config(str(ROOT / CONFIG))
     if args.device == "cuda":
         cfg.optim_wrapper.update(type="AmpOptimWrapper", dtype="bfloat16")

@@ -11,6 +11,7 @@ from mmengine.utils import import_modules_from_strings
 from polynl_mm.recognizers.evaluation_pipelines import find_test_pipeline
 from polynl_mm.recognizers.model_match import check_complete
 from polynl_mm.recognizers.video_reading import decode, split_pipeline
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 from polynl_mm.stack.safe_checkpoints import check_exists
 from polynl_mm.stack.testing_views import bound_testing_views
 from polynl_mm.user_errors import UserError
@@ -83,6 +84,7 @@ class Predictor:
         if cfg.get("custom_imports"):
             import_modules_from_strings(**cfg.custom_imports)
         register_all_modules(init_default_scope=False)
+        let_products_follow_convolutions()
         init_default_scope(cfg.get("default_scope") or "mmaction")
         self.steps = split_pipeline(find_test_pipeline(cfg), config_name)
         self.labels = labels

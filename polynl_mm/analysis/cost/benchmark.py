@@ -19,6 +19,7 @@ from polynl_mm.analysis.cost.setting import Setting
 from polynl_mm.analysis.cost.sweep_pictures import draw_sweep
 from polynl_mm.analysis.cost.sweep_results import Point
 from polynl_mm.atomic_files import renamed_when_complete, write_json
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 
 FLOOR = "conv 1x1x1"
 # name: how to build it for C channels.
@@ -74,6 +75,7 @@ def benchmark(
         list[Point]: By clip length, training or not, and subject. Quadratic subjects
         have no point where they would not fit.
     """
+    let_products_follow_convolutions()
     subjects = list(subjects)
     points = []
     sweep = [(t, training) for t in setting.clip_lengths for training in (False, True)]
