@@ -12,10 +12,17 @@ from polynl_mm.ops.precision import (
     compute_dtype,
     without_autocast,
 )
+from polynl_mm.ops.summaries import Holder, gathered
 
 
 def criss_cross(
-    theta: Tensor, phi: Tensor, g: Tensor, shape: Sequence[int], *, scale: bool = False
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    shape: Sequence[int],
+    *,
+    scale: bool = False,
+    others: Holder | None = None,
 ) -> Tensor:
     """Attend from each position to those that differ from it along one axis at most.
 
@@ -32,6 +39,7 @@ def criss_cross(
         g (Tensor): Values, (B, V, N).
         shape (Sequence[int]): The sizes of the axes of positions, of product N.
         scale (bool): Divide the similarities by the root of K; the paper does not.
+        others (Holder, optional): Who holds the other positions along the first axis.
 
     Returns:
         Tensor: (B, V, N).
@@ -41,26 +49,35 @@ def criss_cross(
     factor = theta.shape[1] ** -0.5 if scale else 1.0
     with without_autocast(theta):
         query, key, value = (t.unflatten(2, tuple(shape)) for t in wide)
-        parts = affinity_lines(query * factor, key)
-        y = sum(_average(part, value, axis) for axis, part in enumerate(parts))
+        # Along the first axis, all parts' keys and values; along the others, its own.
+        first = (t.unflatten(2, (-1, *shape[1:])) for t in gathered(others, *wide[1:]))
+        keys, values = (
+            [whole, *[own] * (len(shape) - 1)]
+            for whole, own in zip(first, (key, value), strict=True)
+        )
+        parts = affinity_lines(query * factor, *keys)
+        y = sum(_average(part, values[axis], axis) for axis, part in enumerate(parts))
         return y.flatten(2).to(dtype)
 
 
-def affinity_lines(query: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+def affinity_lines(query: Tensor, key: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
     """Return each position's softmax over the positions that cross in it.
 
     Args:
         query (Tensor): (B, K, *shape).
-        key (Tensor): (B, K, *shape).
+        key (Tensor): (B, K, *shape), along the first axis possibly longer.
+        *keys (Tensor): The keys along each further axis, (B, K, *shape); by default
+            ``key``.
 
     Returns:
         tuple[Tensor, ...]: For each axis what the positions along it get, (B, *shape,
         size of the axis); zero for the position itself in all but the first.
     """
     shape = tuple(query.shape[2:])
-    lines = [_similarity(query, key, axis) for axis in range(len(shape))]
+    keys = (key, *(keys or [key] * (len(shape) - 1)))
+    lines = [_similarity(query, along, axis) for axis, along in enumerate(keys)]
     affinity = torch.cat(lines, dim=-1).softmax(dim=-1)  # (B, *shape, sum(shape))
-    return affinity.split(shape, dim=-1)
+    return affinity.split([line.shape[-1] for line in lines], dim=-1)
 
 
 def _similarity(query: Tensor, key: Tensor, axis: int) -> Tensor:

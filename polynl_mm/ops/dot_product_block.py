@@ -14,6 +14,7 @@ from torch import Tensor
 
 from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
 from polynl_mm.ops.precision import compute_dtype, without_autocast
+from polynl_mm.ops.summaries import Holder, mean_of_all
 
 Projection = tuple[Tensor, Tensor | None]
 
@@ -26,6 +27,7 @@ def dot_product_block(
     out: Projection,
     *,
     residual: bool = True,
+    others: Holder | None = None,
 ) -> Tensor:
     """Compute the non-local block with dot products, in time linear in the positions.
 
@@ -41,6 +43,7 @@ def dot_product_block(
         g (tuple[Tensor, Tensor | None]): Those of the values.
         out (tuple[Tensor, Tensor | None]): Weight, (C, K), and bias, (C,).
         residual (bool): Add ``x``.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: (B, C, N); without the residual, of the type in which the products are
@@ -53,7 +56,10 @@ def dot_product_block(
             with_bias(*projection, moments.dtype) for projection in (theta, phi, g)
         )
         weight, bias = (None if t is None else t.to(moments.dtype) for t in out)
-        affine = weight @ (of_g @ moments @ of_phi.mT) @ of_theta  # (B, C, C + 1)
+        attended = of_g @ moments @ of_phi.mT  # (B, K, K)
+        if others is not None:
+            attended = mean_of_all(others, attended, x.shape[2])
+        affine = weight @ attended @ of_theta  # (B, C, C + 1)
         matrix, shift = affine[..., :-1], affine[..., -1]
         shift = shift if bias is None else shift + bias
         # Autocast multiplies in another type than the residual has.

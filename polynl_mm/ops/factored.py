@@ -15,9 +15,12 @@ from polynl_mm.ops.precision import (
     without_autocast,
 )
 from polynl_mm.ops.products import thin_product
+from polynl_mm.ops.summaries import Holder, softmax_average
 
 
-def double_attention(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+def double_attention(
+    theta: Tensor, phi: Tensor, g: Tensor, *, others: Holder | None = None
+) -> Tensor:
     """Gather the features into a few maps, then hand these out to every position.
 
     It is :func:`efficient_attention` of one head, published before it. Source: Chen
@@ -28,15 +31,21 @@ def double_attention(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         theta (Tensor): Distribution logits, (B, K, N).
         phi (Tensor): Gathering logits, (B, K, M).
         g (Tensor): Features, (B, V, M).
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: ``g softmax_positions(phi)^T softmax_channels(theta)``, (B, V, N).
     """
-    return efficient_attention(theta, phi, g)
+    return efficient_attention(theta, phi, g, others=others)
 
 
 def efficient_attention(
-    theta: Tensor, phi: Tensor, g: Tensor, *, heads: int = 1
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    *,
+    heads: int = 1,
+    others: Holder | None = None,
 ) -> Tensor:
     """Attend through a product of two softmaxes, one over channels, one over positions.
 
@@ -48,6 +57,7 @@ def efficient_attention(
         phi (Tensor): Keys, (B, K, M).
         g (Tensor): Values, (B, V, M).
         heads (int): Equal groups of channels, each attending alone.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: (B, V, N).
@@ -62,12 +72,19 @@ def efficient_attention(
         query, key, value = (
             t.unflatten(1, (heads, -1)).flatten(0, 1) for t in (theta, phi, g)
         )  # (B heads, K / heads, N)
-        key, value = _position_softmax(key, value)
-        y = thin_product(value, key, query.softmax(dim=1))
+        query = query.softmax(dim=1)
+        if others is None:
+            key, value = _position_softmax(key, value)
+            y = thin_product(value, key, query)
+        else:
+            wide = cast(accumulate_dtype(key), key, value)
+            y = softmax_average(*wide, others).to(query.dtype) @ query
         return y.unflatten(0, (g.shape[0], heads)).flatten(1, 2)
 
 
-def global_context(logits: Tensor, x: Tensor) -> Tensor:
+def global_context(
+    logits: Tensor, x: Tensor, *, others: Holder | None = None
+) -> Tensor:
     """Average the features over all positions by the softmax of their logits.
 
     Source: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and
@@ -76,12 +93,16 @@ def global_context(logits: Tensor, x: Tensor) -> Tensor:
     Args:
         logits (Tensor): One logit a position, (B, 1, N).
         x (Tensor): Features, (B, C, N).
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: The context, the same for every query, (B, C, 1).
     """
     logits, x = cast(compute_dtype(logits, x), logits, x)
     with without_autocast(x):
+        if others is not None:
+            wide = cast(accumulate_dtype(x), logits, x)
+            return softmax_average(*wide, others).to(x.dtype)
         weights, x = _position_softmax(logits, x)
         return x @ weights.mT
 
@@ -100,7 +121,13 @@ def _position_softmax(logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def compact_generalized_dot(
-    theta: Tensor, phi: Tensor, g: Tensor, *, groups: int = 1, scale: bool = False
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    *,
+    groups: int = 1,
+    scale: bool = False,
+    others: Holder | None = None,
 ) -> Tensor:
     """Scale theta, in each group, by the inner product of phi and g.
 
@@ -113,6 +140,7 @@ def compact_generalized_dot(
         g (Tensor): Values, (B, K, N).
         groups (int): Equal groups of channels, each for itself.
         scale (bool): Divide by the root of a group's elements, K N / groups.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: (B, K, N), in float32 or better under autocast, too: the product grows
@@ -123,7 +151,8 @@ def compact_generalized_dot(
     """
     with without_autocast(g):
         theta, phi, g = _split_wide(theta, phi, g, groups)
-        moment = _inner_product(phi, g) / _divisor(theta, scale)
+        moments, divisor = _of_all([_inner_product(phi, g)], theta, scale, others)
+        moment = moments[0] / divisor
         return (moment * theta).flatten(1, 2)
 
 
@@ -136,6 +165,7 @@ def compact_generalized_rbf(
     scale: bool = False,
     order: int = 3,
     gamma: float = 1e-4,
+    others: Holder | None = None,
 ) -> Tensor:
     """Sum, in each group, powers of theta times inner products of powers of phi and g.
 
@@ -151,6 +181,7 @@ def compact_generalized_rbf(
         scale (bool): Divide by the root of a group's elements, K N / groups.
         order (int): The highest power in the series.
         gamma (float): The kernel's width.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: (B, K, N), in float32 or better under autocast, too.
@@ -169,7 +200,7 @@ def compact_generalized_rbf(
         for power in range(1, order + 1):
             g = g * phi if power > 1 else g
             moments.append(_inner_product(phi, g))
-        divisor = _divisor(theta, scale)
+        moments, divisor = _of_all(moments, theta, scale, others)
         moments = [m * (c / divisor) for c, m in zip(series, moments, strict=True)]
         y = moments[-1].expand_as(theta)
         for moment in moments[-2::-1]:
@@ -193,8 +224,15 @@ def _inner_product(phi: Tensor, g: Tensor) -> Tensor:
     return by_channel.sum(dim=2).unflatten(1, (-1, 1, 1))
 
 
-def _divisor(theta: Tensor, scale: bool) -> float:
-    return (theta.shape[2] * theta.shape[3]) ** 0.5 if scale else 1.0
+def _of_all(
+    moments: list[Tensor], theta: Tensor, scale: bool, others: Holder | None
+) -> tuple[list[Tensor], float | Tensor]:
+    """Return the moments over all positions, and what they are divided by."""
+    elements = theta.shape[2] * theta.shape[3]
+    if others is not None:
+        number = theta.new_tensor([float(elements)])
+        *moments, elements = others.sum(*moments, number)
+    return moments, elements**0.5 if scale else 1.0
 
 
 def _check_divides(name: str, parts: int, channels: int) -> None:

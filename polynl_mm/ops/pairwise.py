@@ -20,6 +20,7 @@ from polynl_mm.ops.precision import (
     without_autocast,
 )
 from polynl_mm.ops.products import apply_function, thin_product
+from polynl_mm.ops.summaries import Holder, gathered, mean_of_all
 
 # Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve, and
 # enough work for one launch on a GPU.
@@ -64,7 +65,12 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
 
 
 def non_local_stage(
-    theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    *,
+    scale: bool = False,
+    others: Holder | None = None,
 ) -> Tensor:
     """Subtract from ``g`` its average by the softmax of the similarities.
 
@@ -79,15 +85,18 @@ def non_local_stage(
         phi (Tensor): Keys, (B, K, N).
         g (Tensor): Values, (B, V, N).
         scale (bool): Divide the similarities by the root of K.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: (B, V, N).
     """
-    average = gaussian(theta, phi, g, scale=scale)
+    average = gaussian(theta, *gathered(others, phi, g), scale=scale)
     return g.to(average.dtype) - average
 
 
-def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+def dot_product(
+    theta: Tensor, phi: Tensor, g: Tensor, *, others: Holder | None = None
+) -> Tensor:
     """Sum ``g`` weighted by the similarities over their number.
 
     The product is reassociated, and divided before it can leave float16's range.
@@ -96,12 +105,18 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         theta (Tensor): Queries, (B, K, N).
         phi (Tensor): Keys, (B, K, M).
         g (Tensor): Values, (B, V, M).
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: (B, V, N).
     """
     theta, phi, g = cast(compute_dtype(theta, phi, g), theta, phi, g)
     with without_autocast(theta):
+        if others is not None:
+            wide = cast(accumulate_dtype(g), g, phi)
+            attended = wide[0] @ wide[1].mT / phi.shape[2]  # (B, V, K)
+            attended = mean_of_all(others, attended, phi.shape[2])
+            return attended.to(theta.dtype) @ theta
         return thin_product(g, phi, theta, scale=1 / phi.shape[2])
 
 

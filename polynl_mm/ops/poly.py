@@ -24,6 +24,7 @@ from torch import Tensor
 from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
 from polynl_mm.ops.half_products import mean_of_products, scale_positions
 from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
+from polynl_mm.ops.summaries import Holder, mean_of_all
 
 Schedule = Literal["auto", "direct", "gram"]
 SCHEDULES: tuple[Schedule, ...] = ("auto", "direct", "gram")
@@ -43,6 +44,7 @@ def poly_nl(
     schedule: Schedule = "auto",
     biases: Biases = NO_BIASES,
     moment_norm: Callable[[Tensor], Tensor] | None = None,
+    others: Holder | None = None,
 ) -> Tensor:
     """Compute Poly-NL, exactly, in time and memory linear in the positions.
 
@@ -67,6 +69,7 @@ def poly_nl(
             (K,), phi, (K,), out, (C,), and g, (K,).
         moment_norm (Callable, optional): What is made of the moment, (B, G, K), before
             it gates.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: Of the shape of ``x``; without a residual, of the type in which the
@@ -89,6 +92,7 @@ def poly_nl(
             schedule=schedule,
             biases=biases,
             moment_norm=moment_norm,
+            others=others,
         )
         return y.squeeze(2)
     channels, positions = x.shape[1], x.shape[3]
@@ -105,6 +109,8 @@ def poly_nl(
     together = residual if dtype == x.dtype else None
     with without_autocast(x):
         moment, features = _MOMENTS[schedule](features, theta, phi, of_theta, of_phi)
+        if others is not None:
+            moment = mean_of_all(others, moment, positions)
         if moment_norm is not None:
             moment = moment_norm(moment)
         if positions < channels or (g is not None and channels > 2 * g.shape[0]):

@@ -6,11 +6,13 @@ project S regions instead of N positions.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from polynl_mm.ops.pairwise import gaussian
 from polynl_mm.ops.precision import accumulate_dtype
+from polynl_mm.ops.summaries import Holder
 
 _POOLS = {
     1: functional.adaptive_avg_pool1d,
@@ -20,7 +22,11 @@ _POOLS = {
 
 
 def pool_regions(
-    x: Tensor, shape: Sequence[int], grids: Sequence[Sequence[int]]
+    x: Tensor,
+    shape: Sequence[int],
+    grids: Sequence[Sequence[int]],
+    *,
+    others: Holder | None = None,
 ) -> list[Tensor]:
     """Average the features over the regions of each grid.
 
@@ -29,6 +35,7 @@ def pool_regions(
         shape (Sequence[int]): The sizes of the axes of positions, of product N.
         grids (Sequence[Sequence[int]]): For each grid, the regions along every axis; no
             more than there are positions are made.
+        others (Holder, optional): Who holds the other positions along the first axis.
 
     Returns:
         list[Tensor]: For each grid, (B, C, S) with S its number of regions.
@@ -39,6 +46,7 @@ def pool_regions(
     shape = tuple(shape)
     # Half types are summed in float32.
     positions = x.to(accumulate_dtype(x)).unflatten(2, shape)
+    place = None if others is None else others.place(shape[0])
     pooled = []
     for grid in grids:
         if len(grid) != len(shape) or min(grid) < 1:
@@ -46,9 +54,36 @@ def pool_regions(
                 f"A grid has a number of regions, at least 1, for each of the "
                 f"{len(shape)} axes of positions of shape {shape}; got {tuple(grid)}."
             )
+        if others is not None:
+            pooled.append(_pool_shared(positions, grid, place).to(x.dtype))
+            continue
         regions = tuple(min(pair) for pair in zip(shape, grid, strict=True))
         pooled.append(_POOLS[len(shape)](positions, regions).flatten(2).to(x.dtype))
+    if others is not None:
+        return list(others.sum(*pooled))
     return pooled
+
+
+def _pool_shared(
+    positions: Tensor, grid: Sequence[int], place: tuple[int, int]
+) -> Tensor:
+    """Return what a part of the first axis adds to the regions of the whole."""
+    before, whole = place
+    length, *rest = positions.shape[2:]
+    if rest:
+        regions = tuple(map(min, rest, grid[1:]))
+        frames = positions.movedim(2, 1).flatten(0, 1)  # (B L, C, ...)
+        frames = _POOLS[len(rest)](frames, regions).flatten(2)
+        frames = frames.unflatten(0, (-1, length)).movedim(1, 2)  # (B, C, L, S)
+    else:
+        frames = positions.unsqueeze(3)
+    count = min(grid[0], whole)
+    at = torch.arange(before, before + length, device=positions.device)
+    region = torch.arange(count, device=positions.device).unsqueeze(1)
+    first, last = region * whole // count, -((region + 1) * -whole // count)
+    inside = (first <= at) & (at < last)  # (S, L)
+    share = inside.to(positions.dtype) / (last - first)
+    return torch.einsum("sl,bclr->bcsr", share, frames).flatten(2)
 
 
 def pyramid_non_local(

@@ -23,10 +23,17 @@ from polynl_mm.ops.precision import (
     compute_dtype,
     without_autocast,
 )
+from polynl_mm.ops.summaries import Holder, gathered, mean_of_all
 
 
 def spectral(
-    theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor, *, stable: bool = False
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    weight: Tensor,
+    *,
+    stable: bool = False,
+    others: Holder | None = None,
 ) -> Tensor:
     """Filter g by a Chebyshev polynomial of the spectral affinity A.
 
@@ -43,6 +50,7 @@ def spectral(
         g (Tensor): Signal to filter, (B, V, N).
         weight (Tensor): An output projection for each order from 0, (orders, C, V).
         stable (bool): Put A for A^2 in every term, as gSNL does: T_2 is 2 A - I.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: ``sum_k weight_k T_k(A) g``, (B, C, N).
@@ -53,10 +61,10 @@ def spectral(
     with without_autocast(g):
         if len(weight) == 1:
             return (weight[0] @ g).to(dtype)
-        t, p = _normalised_factors(theta, phi)
-        in_full = g.shape[2] <= 2 * theta.shape[1]
-        apply_filter = _filter_in_full if in_full else _filter_by_factors
-        return apply_filter(t, p, g, weight, stable).to(dtype)
+        t, p = _normalised_factors(theta, phi, others)
+        if others is None and g.shape[2] <= 2 * theta.shape[1]:
+            return _filter_in_full(t, p, g, weight, stable).to(dtype)
+        return _filter_by_factors(t, p, g, weight, stable, others).to(dtype)
 
 
 def spectral_softmax(
@@ -67,6 +75,7 @@ def spectral_softmax(
     *,
     stable: bool = False,
     scale: bool = False,
+    others: Holder | None = None,
 ) -> Tensor:
     """Filter g by a Chebyshev polynomial of the affinity's row softmax A.
 
@@ -80,6 +89,7 @@ def spectral_softmax(
         weight (Tensor): An output projection for each order from 0, (orders, C, V).
         stable (bool): Put A for A^2 in every term, as gSNL does: T_2 is 2 A - I.
         scale (bool): Divide the similarities by the root of K.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: ``sum_k weight_k T_k(A) g``, (B, C, N).
@@ -89,19 +99,27 @@ def spectral_softmax(
     g, weight = cast(wide, g, weight)
     with without_autocast(g):
         filtered = [g]
+        (phi,) = gathered(others, phi)
         for order in range(1, len(weight)):
             if stable and order > 1:
                 c = _multiple_of_signal(order)
                 filtered.append(c * g + (1 - c) * filtered[1])
                 continue
-            average = gaussian(theta, phi, filtered[-1].to(dtype), scale=scale).to(wide)
+            (signal,) = gathered(others, filtered[-1].to(dtype))
+            average = gaussian(theta, phi, signal, scale=scale).to(wide)
             filtered.append(average if order == 1 else 2 * average - filtered[-2])
         y = sum(w @ signal for w, signal in zip(weight, filtered, strict=True))
         return y.to(dtype)
 
 
 def disentangled(
-    theta: Tensor, phi: Tensor, g: Tensor, logits: Tensor, *, scale: bool = False
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    logits: Tensor,
+    *,
+    scale: bool = False,
+    others: Holder | None = None,
 ) -> Tensor:
     """Sum a pairwise average of g and one that is the same for every position.
 
@@ -113,27 +131,38 @@ def disentangled(
         g (Tensor): Values, (B, V, N).
         logits (Tensor): One logit a position, (B, 1, N).
         scale (bool): Divide the similarities by the root of K.
+        others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
         Tensor: ``sum_j (softmax_j(theta_i . phi_j) + softmax_j(logits_j)) g_j``,
         (B, V, N).
     """
+    phi, g, logits = gathered(others, phi, g, logits)
     return gaussian(theta, phi, g, scale=scale) + global_context(logits, g)
 
 
-def whiten(x: Tensor) -> Tensor:
+def whiten(x: Tensor, others: Holder | None = None) -> Tensor:
     """Subtract from every position the mean over positions: (B, K, N) -> same shape."""
     mean = x.mean(dim=2, keepdim=True, dtype=accumulate_dtype(x))
+    if others is not None:
+        mean = mean_of_all(others, mean, x.shape[2])
     return (x - mean).to(x.dtype)
 
 
-def _normalised_factors(theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+def _normalised_factors(
+    theta: Tensor, phi: Tensor, others: Holder | None
+) -> tuple[Tensor, Tensor]:
     """Return t and p, (B, K, N) each, with A = t^T p + p^T t."""
     t, p = theta.relu(), phi.relu()
-    degree = p.mean(dim=2).unsqueeze(1) @ t + t.mean(dim=2).unsqueeze(1) @ p
+    of_t, of_p, count = t.mean(dim=2), p.mean(dim=2), t.shape[2]
+    if others is not None:
+        number = t.new_tensor([float(count)])
+        of_t, of_p, count = others.sum(of_t * count, of_p * count, number)
+        of_t, of_p = of_t / count, of_p / count
+    degree = of_p.unsqueeze(1) @ t + of_t.unsqueeze(1) @ p
     # Zero degrees: 1 / sqrt(inf) is a zero that passes no gradient on.
     inverse_root = degree.masked_fill(degree <= 0, math.inf).rsqrt()  # (B, 1, N)
-    inverse_root = inverse_root / t.shape[2] ** 0.5
+    inverse_root = inverse_root / count**0.5
     return t * inverse_root, p * inverse_root
 
 
@@ -143,7 +172,12 @@ def _multiple_of_signal(order: int) -> float:
 
 
 def _filter_by_factors(
-    t: Tensor, p: Tensor, g: Tensor, weight: Tensor, stable: bool
+    t: Tensor,
+    p: Tensor,
+    g: Tensor,
+    weight: Tensor,
+    stable: bool,
+    others: Holder | None,
 ) -> Tensor:
     """Filter as T_k(A) g = c_k g + z_k [t; p], with the recursion on c and z.
 
@@ -151,15 +185,21 @@ def _filter_by_factors(
     """
     width, orders = t.shape[1], len(weight)
     spread = torch.cat([g @ p.mT, g @ t.mT], dim=2)  # (B, V, 2 K)
-    z = [torch.zeros_like(spread), spread]
-    c = [_multiple_of_signal(order) for order in range(orders)]
-    if stable:
-        z += [(1 - c[order]) * spread for order in range(2, orders)]
-    elif orders > 2:
+    mixing = None
+    if orders > 2 and not stable:
         cross = t @ p.mT
         upper = torch.cat([cross, t @ t.mT], dim=2)
         lower = torch.cat([p @ p.mT, cross.mT], dim=2)
         mixing = torch.cat([upper, lower], dim=1)  # (B, 2 K, 2 K)
+    if others is not None:
+        sums = (spread,) if mixing is None else (spread, mixing)
+        spread, *mixings = others.sum(*sums)
+        mixing = mixings[0] if mixings else None
+    z = [torch.zeros_like(spread), spread]
+    c = [_multiple_of_signal(order) for order in range(orders)]
+    if stable:
+        z += [(1 - c[order]) * spread for order in range(2, orders)]
+    elif mixing is not None:
         for order in range(2, orders):
             step = c[order - 1] * spread + z[-1] @ mixing
             z.append(2 * step - z[-2])

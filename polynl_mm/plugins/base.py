@@ -7,6 +7,7 @@ import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
+from polynl_mm.ops.summaries import Holder, gathered, holder
 from polynl_mm.plugins.position_encoding import (
     POSITIONS,
     Positions,
@@ -82,7 +83,27 @@ class Plugin(nn.Module):
             Tensor: ``x`` itself where the plugin has no ``positions``.
         """
         encoding = self.position_encoding
-        return x if encoding is None else x + encoding(x)
+        return x if encoding is None else x + encoding(x, self.others)
+
+    @property
+    def others(self) -> Holder | None:
+        """Who holds positions that this block's own ones see; None for nobody."""
+        return None if self.dims == 2 or self.axes == "space" else holder()
+
+    def others_of_keys(self) -> Holder | None:
+        """Who holds them where sums travel, not the few positions of a pixel."""
+        return None if self.axes == "time" else self.others
+
+    def seen(self, *keys: Tensor) -> tuple[Tensor, ...]:
+        """Return those of all parts where these are less than their sums, ``'time'``.
+
+        Args:
+            *keys (Tensor): Keys and values of this part, (B * G, K, N).
+
+        Returns:
+            tuple[Tensor, ...]: Themselves where sums travel, or nothing.
+        """
+        return gathered(self.others if self.axes == "time" else None, *keys)
 
     def reset_parameters(self) -> None:
         """Set the weights as at construction."""

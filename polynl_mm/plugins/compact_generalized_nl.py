@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from polynl_mm.ops.factored import compact_generalized_dot, compact_generalized_rbf
 from polynl_mm.ops.precision import without_autocast
+from polynl_mm.ops.summaries import holder
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
@@ -25,6 +26,7 @@ from polynl_mm.plugins.base import (
 )
 from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import CONVOLUTIONS
+from polynl_mm.plugins.shared_norms import normalise
 
 KERNELS = ("dot", "rbf")
 
@@ -111,7 +113,7 @@ class _CompactGeneralizedNL(Plugin):
         read = self.placed(x)
         projected = (self.theta(read), self.phi(read), self.g(read))
         samples = [groups_as_samples(p, self.axes) for p in projected]
-        options = dict(groups=self.groups, scale=self.scale)
+        options = dict(groups=self.groups, scale=self.scale, others=self.others)
         if self.kernel == "dot":
             y = compact_generalized_dot(*samples, **options)
         else:
@@ -122,8 +124,11 @@ class _CompactGeneralizedNL(Plugin):
         # The sum over positions and channels leaves float16's range; the norm that
         # brings it back comes after the convolution.
         with without_autocast(x):
-            for module in (self.out, self.norm):
-                y = _call_wide(module, y)
+            y = _call_wide(self.out, y)
+            if holder() is None:
+                y = _call_wide(self.norm, y)
+            else:
+                y = normalise(self.norm, y, holder())
         return x + y.to(x.dtype)
 
 

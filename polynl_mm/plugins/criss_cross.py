@@ -73,7 +73,7 @@ class _CrissCross(Plugin):
             read = self.placed(x)
             projected = (self.theta(read), self.phi(read), self.g(read))
             samples = (groups_as_samples(p, self.axes) for p in projected)
-            y = criss_cross(*samples, shape)
+            y = criss_cross(*samples, shape, others=self.others)
             y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
             x = torch.addcmul(x, self.gamma.to(x.dtype), y.to(x.dtype))
         return x

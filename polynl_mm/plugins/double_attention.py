@@ -47,7 +47,8 @@ class _DoubleAttention(KeyValuePlugin):
     def context(self, x: Tensor) -> Tensor:
         """Return ``g softmax_positions(phi)^T softmax_channels(theta)``."""
         projected = (self.theta(x), self.phi(x), self.g(x))
-        y = double_attention(*(groups_as_samples(p, self.axes) for p in projected))
+        query, *keys = (groups_as_samples(p, self.axes) for p in projected)
+        y = double_attention(query, *self.seen(*keys), others=self.others_of_keys())
         return samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
 
 

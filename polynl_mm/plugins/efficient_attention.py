@@ -59,8 +59,10 @@ class _EfficientAttention(KeyValuePlugin):
     def context(self, x: Tensor) -> Tensor:
         """Return ``g softmax_positions(phi)^T softmax_channels(theta)``, by head."""
         projected = (self.theta(x), self.phi(x), self.g(x))
-        samples = (groups_as_samples(p, self.axes) for p in projected)
-        y = efficient_attention(*samples, heads=self.heads)
+        query, *keys = (groups_as_samples(p, self.axes) for p in projected)
+        y = efficient_attention(
+            query, *self.seen(*keys), heads=self.heads, others=self.others_of_keys()
+        )
         return samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
 
 

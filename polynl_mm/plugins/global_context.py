@@ -15,9 +15,11 @@ from torch import Tensor
 
 from polynl_mm.ops.factored import global_context
 from polynl_mm.ops.precision import accumulate_dtype
+from polynl_mm.ops.summaries import holder, mean_of_all
 from polynl_mm.plugins.base import Axes, groups_as_samples
 from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import CONVOLUTIONS, ResidualPlugin
+from polynl_mm.plugins.shared_norms import normalise
 
 POOLING_TYPES = ("att", "avg")
 FUSION_TYPES = ("channel_add", "channel_mul")
@@ -121,7 +123,10 @@ class _GlobalContext(ResidualPlugin):
             y = y * self.multiplier(pooled).to(x.dtype)
         if "channel_add" in self.fusion_types:
             added = self.out(_bottleneck(pooled, self.g, self.layer_norm))
-            added = added if self.norm is None else self.norm(added)
+            if self.norm is not None:
+                # Contexts over time are the same in all parts, and whole.
+                shared = holder() if self.others is None else None
+                added = normalise(self.norm, added, shared)
             y = y + added.to(x.dtype)
         return y
 
@@ -133,9 +138,11 @@ class _GlobalContext(ResidualPlugin):
         samples = groups_as_samples(x, self.axes)
         if self.pooling_type == "att":
             logits = groups_as_samples(self.phi(x), self.axes)
-            pooled = global_context(logits, samples)
+            pooled = global_context(logits, samples, others=self.others)
         else:
             pooled = samples.mean(2, keepdim=True, dtype=accumulate_dtype(x))
+            if self.others is not None:
+                pooled = mean_of_all(self.others, pooled, samples.shape[2])
             pooled = pooled.to(x.dtype)
         positions = self._context_positions(x)
         pooled = pooled.reshape(x.shape[0], math.prod(positions), x.shape[1]).mT

@@ -105,6 +105,25 @@ def check_sizes(
         )
 
 
+def check_parts(owner: Plugin, lengths: Sequence[int], pool: int) -> None:
+    """Refuse parts of a clip whose borders cut a window of the pooling over time.
+
+    Args:
+        owner (Plugin): The block, for the message.
+        lengths (Sequence[int]): The frames of each part.
+        pool (int): The frames of a window.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if any(length % pool for length in lengths[:-1]) or lengths[-1] < pool:
+        raise ValueError(
+            f"{type(owner).__name__}: parts of a clip have {tuple(lengths)} frames, "
+            f"and pool_size pools {pool} at a time; share it in parts whose frames "
+            f"{pool} divides."
+        )
+
+
 def by_temporal_groups(
     block: Callable[[Tensor], Tensor], x: Tensor, groups: int
 ) -> Tensor:

@@ -8,6 +8,7 @@ those of mmcv's modules; the schedule is ours.
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 import mmcv.cnn
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from polynl_mm.ops import pairwise
 from polynl_mm.ops.dot_product_block import dot_product_block, is_cheaper
+from polynl_mm.ops.summaries import Holder, gathered, holder
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
@@ -29,11 +31,13 @@ from polynl_mm.plugins.base import (
 )
 from polynl_mm.plugins.key_positions import (
     by_temporal_groups,
+    check_parts,
     check_sizes,
     check_temporal_groups,
     pool_sizes,
 )
 from polynl_mm.plugins.position_encoding import Positions
+from polynl_mm.plugins.shared_norms import normalise
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
@@ -167,27 +171,47 @@ class _NonLocalBlock(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
+        if self.temporal_groups > 1 and self.others is not None:
+            return self._forward_whole(x)
         check_sizes(self, x, self.pool_size, self.temporal_groups)
+        if self.others is not None and self.pool_size is not None:
+            check_parts(self, self.others.lengths(x.shape[2]), self.pool_size[0])
         return by_temporal_groups(self._forward, x, self.temporal_groups)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        if self._folds(x):
-            return self._fold(x)
-        read = self.placed(x)
+    def _forward_whole(self, x: Tensor) -> Tensor:
+        """Compute the whole clip, for groups of frames that cross its parts."""
+        before, _ = self.others.place(x.shape[2])
+        whole = self.others.gather(x, 2)
+        check_sizes(self, whole, self.pool_size, self.temporal_groups)
+        block = partial(self._forward, alone=True)
+        y = by_temporal_groups(block, whole, self.temporal_groups)
+        return y[:, :, before : before + x.shape[2]]
+
+    def _forward(self, x: Tensor, alone: bool = False) -> Tensor:
+        others = None if alone else self.others
+        if self._folds(x, others):
+            return self._fold(x, others, None if alone else holder())
+        encoding = self.position_encoding
+        read = x if encoding is None else x + encoding(x, others)
         query = read if self.mode == "gaussian" else self.theta(read)
         seen = self.pool(read) if self.pool_first else read  # by phi and g
         key = self.phi(seen) if hasattr(self, "phi") else seen
         samples = (groups_as_samples(f, self.axes) for f in (query, key, self.g(seen)))
         y = samples_as_groups(
-            self._attend(*samples), self.axes, x.shape[0], x.shape[2:]
+            self._attend(*samples, others), self.axes, x.shape[0], x.shape[2:]
         )
-        return x + self.conv_out(y)
+        conv, *norm = self.conv_out.children()
+        if not norm or alone or holder() is None:
+            return x + self.conv_out(y)
+        return x + normalise(norm[0], conv(y), holder())
 
-    def _folds(self, x: Tensor) -> bool:
+    def _folds(self, x: Tensor, others: Holder | None = None) -> bool:
         """Return whether one matrix a sample is the cheaper form of this block."""
         if self.mode != "dot_product" or self.sub_sample or self.positions:
             return False  # the matrix would be applied to what is passed on, too
         convs = (self.theta.conv, self.phi.conv, self.g.conv, self.conv_out.conv)
+        if others is not None and self.axes == "time":
+            return False  # keys and values of a pixel are less than K x K
         if any(type(conv) not in self._convs for conv in convs):
             return False  # a layer of conv_cfg's own, of which only the output is known
         positions = math.prod(group_shape(x.shape[2:], self.axes))
@@ -196,18 +220,24 @@ class _NonLocalBlock(Plugin):
         )
         return is_cheaper(self.in_channels, self.inter_channels, positions, training)
 
-    def _fold(self, x: Tensor) -> Tensor:
+    def _fold(self, x: Tensor, others: Holder | None, of_norm: Holder | None) -> Tensor:
         convs = (self.theta.conv, self.phi.conv, self.g.conv, self.conv_out.conv)
         _, *norm = self.conv_out.children()
         y = dot_product_block(
             groups_as_samples(x, self.axes),
             *((conv.weight.flatten(1), conv.bias) for conv in convs),
             residual=not norm,
+            others=others,
         )
         y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
-        return x + norm[0](y) if norm else y
+        return x + normalise(norm[0], y, of_norm) if norm else y
 
-    def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    def _attend(
+        self, theta: Tensor, phi: Tensor, g: Tensor, others: Holder | None
+    ) -> Tensor:
+        if self.mode == "dot_product" and self.axes != "time":
+            return pairwise.dot_product(theta, phi, g, others=others)
+        phi, g = gathered(others, phi, g)
         if self.mode == "dot_product":
             return pairwise.dot_product(theta, phi, g)
         if self.mode == "concatenation":

@@ -44,7 +44,7 @@ class _NonLocalStage(StackedUnits):
         self, theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor, logits: None
     ) -> Tensor:
         """Return ``weight (g - A g)``."""
-        y = non_local_stage(theta, phi, g, scale=self.use_scale)
+        y = non_local_stage(theta, phi, g, scale=self.use_scale, others=self.others)
         return weight[0] @ y
 
 

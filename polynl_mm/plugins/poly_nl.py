@@ -17,6 +17,7 @@ from torch.nn.functional import layer_norm
 
 from polynl_mm.ops.poly import SCHEDULES, Schedule, poly_nl
 from polynl_mm.ops.precision import cast
+from polynl_mm.ops.summaries import holder
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
@@ -26,6 +27,7 @@ from polynl_mm.plugins.base import (
     split_groups,
 )
 from polynl_mm.plugins.position_encoding import Positions
+from polynl_mm.plugins.shared_norms import normalise
 
 
 class _PolyNL(Plugin):
@@ -125,11 +127,13 @@ class _PolyNL(Plugin):
             schedule=self.schedule,
             biases=(*biases, None if of_out is None else of_out * self.alpha, of_g),
             moment_norm=self.scale_moment,
+            others=self.others,
         )
         y = join_groups(y, self.axes, x.shape[2:])
         if fused:
             return y
-        y = y if self.norm is None else self.alpha * self.norm(y)
+        if self.norm is not None:
+            y = self.alpha * normalise(self.norm, y, holder())
         return torch.addcmul(y.to(x.dtype), x, self.beta.to(x.dtype))
 
     @property

@@ -15,6 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from polynl_mm.ops.precision import accumulate_dtype
+from polynl_mm.ops.summaries import Holder
 
 Positions = Literal["sine"]
 POSITIONS: tuple[Positions, ...] = ("sine",)
@@ -45,11 +46,12 @@ class SinePositions(nn.Module):
         waves = len(_HALF_PERIODS) * len(self.along)  # sin^2 + cos^2 = 1
         nn.init.normal_(self.weight, std=1 / math.sqrt(waves))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, others: Holder | None = None) -> Tensor:
         """Return the encoding of every position.
 
         Args:
             x (Tensor): Features, (B, C, *positions).
+            others (Holder, optional): Who holds the other frames of the clip.
 
         Returns:
             Tensor: (1, C, *positions), of size 1 along the axes not told apart, of the
@@ -57,9 +59,13 @@ class SinePositions(nn.Module):
         """
         total = None
         for weight, axis in zip(self.weight, self.along, strict=True):
-            waves = _waves(x.shape[2 + axis], weight)
+            length = x.shape[2 + axis]
+            place = (0, length)
+            if others is not None and axis == self.dims - 3:
+                place = others.place(length)
+            waves = _waves(length, *place, weight)
             shape = [1] * self.dims
-            shape[axis] = x.shape[2 + axis]
+            shape[axis] = length
             encoding = weight.to(waves.dtype) @ waves  # (C, L)
             encoding = encoding.reshape(1, -1, *shape)
             total = encoding if total is None else total + encoding
@@ -70,9 +76,10 @@ class SinePositions(nn.Module):
         return f"{self.weight.shape[1]}, along={self.along}"
 
 
-def _waves(length: int, like: Tensor) -> Tensor:
-    """Return sines and cosines of an axis, (2 * half periods, length)."""
+def _waves(length: int, before: int, whole: int, like: Tensor) -> Tensor:
+    """Return sines and cosines of a part of an axis, (2 * half periods, length)."""
     options = dict(dtype=accumulate_dtype(like), device=like.device)
-    place = (torch.arange(length, **options) + 0.5) / max(length, 1)
+    place = torch.arange(before, before + length, **options)
+    place = (place + 0.5) / max(whole, 1)
     angle = math.pi * torch.tensor(_HALF_PERIODS, **options).unsqueeze(1) * place
     return torch.cat([angle.sin(), angle.cos()])

@@ -10,6 +10,7 @@ https://arxiv.org/abs/1908.07678.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn as nn
@@ -17,6 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops.pyramid import pool_regions, pyramid_non_local
+from polynl_mm.ops.summaries import holder
 from polynl_mm.plugins.base import (
     Axes,
     build_norm,
@@ -26,6 +28,7 @@ from polynl_mm.plugins.base import (
 )
 from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import ResidualPlugin
+from polynl_mm.plugins.shared_norms import normalise
 
 # Regions along each axis, by the number of axes that a group of positions lies along.
 GRIDS: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -98,10 +101,12 @@ class _PyramidNL(ResidualPlugin):
             Tensor: (B, inner_channels, *positions).
         """
         shape = group_shape(tuple(x.shape[2:]), self.axes)
+        if self.others is not None:
+            pool = partial(pool, others=self.others)
         regions = pool(groups_as_samples(x, self.axes), shape, self.grids)
         query = self.theta(x)
         if self.theta_norm is not None:
-            query = self.theta_norm(query).relu()
+            query = normalise(self.theta_norm, query, holder()).relu()
         query = groups_as_samples(query, self.axes)
         # Averages commute with 1x1 projections: S regions are projected, not N. They
         # do not commute with a norm and a ReLU, behind which the keys are pooled.

@@ -3,8 +3,10 @@
 import torch.nn as nn
 from torch import Tensor
 
+from polynl_mm.ops.summaries import holder
 from polynl_mm.plugins.base import Axes, Plugin, build_norm, inner_width
 from polynl_mm.plugins.position_encoding import Positions
+from polynl_mm.plugins.shared_norms import normalise
 
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -89,7 +91,7 @@ class ResidualPlugin(Plugin):
         self.check_input(x)
         y = self.out(self.context(self.placed(x)))
         if self.norm is not None:
-            y = self.norm(y)
+            y = normalise(self.norm, y, holder())
         return x + y.to(x.dtype)
 
 

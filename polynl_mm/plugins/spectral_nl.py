@@ -94,15 +94,17 @@ class _SpectralNL(StackedUnits):
     ) -> Tensor:
         """Return ``sum_k weight_k T_k(A) g``, or ``weight (A g + mean by logits)``."""
         if self.affinity == "symmetric":
-            return spectral(theta, phi, g, weight, stable=self.stable)
+            return spectral(
+                theta, phi, g, weight, stable=self.stable, others=self.others
+            )
         if self.affinity == "whitened":
-            theta, phi = whiten(theta), whiten(phi)
+            theta, phi = (whiten(t, self.others) for t in (theta, phi))
         if self.temperature != 1:
             theta = theta / self.temperature
-        scale = self.use_scale
+        options = dict(scale=self.use_scale, others=self.others)
         if logits is not None:
-            return weight[0] @ disentangled(theta, phi, g, logits, scale=scale)
-        return spectral_softmax(theta, phi, g, weight, stable=self.stable, scale=scale)
+            return weight[0] @ disentangled(theta, phi, g, logits, **options)
+        return spectral_softmax(theta, phi, g, weight, stable=self.stable, **options)
 
 
 @MODELS.register_module()

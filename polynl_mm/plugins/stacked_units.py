@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from polynl_mm.ops.summaries import holder
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
@@ -19,6 +20,7 @@ from polynl_mm.plugins.base import (
 )
 from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.residual import CONVOLUTIONS
+from polynl_mm.plugins.shared_norms import normalise
 
 
 class StackedUnits(Plugin):
@@ -135,7 +137,8 @@ class StackedUnits(Plugin):
             logits = None if mask is None else groups_as_samples(mask(read), self.axes)
             signal = groups_as_samples(g(read), self.axes)
             y = self.unit(theta, phi, signal, weight, logits)
-            y = norm(samples_as_groups(y, self.axes, x.shape[0], x.shape[2:]))
+            y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
+            y = normalise(norm, y, holder())
             y = y.relu() if self.relu else y
             x = torch.addcmul(x, alpha.to(x.dtype), y.to(x.dtype))
             read = self.placed(x)
