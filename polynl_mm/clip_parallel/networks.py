@@ -15,13 +15,9 @@ from mmcv.cnn.bricks.wrappers import Conv3d
 
 from polynl_mm.clip_parallel import norms, temporal_layers
 from polynl_mm.clip_parallel.lengths import UnevenSharesError, explain_lengths
-from polynl_mm.clip_parallel.plugins import (
-    SharedPolyNL3d,
-    needs_whole_clips,
-    whole_clip_twin,
-)
 from polynl_mm.clip_parallel.shares import Share, sharing
-from polynl_mm.plugins import Plugin, PolyNL3d
+from polynl_mm.clip_parallel.whole_clips import needs_whole_clips, whole_clip_twin
+from polynl_mm.plugins import Plugin
 from polynl_mm.user_errors import UserError
 
 TWINS: dict[type, type] = {
@@ -36,7 +32,6 @@ TWINS: dict[type, type] = {
     nn.BatchNorm3d: norms.SharedBatchNorm3d,
     nn.GroupNorm: norms.SharedGroupNorm,
     nn.InstanceNorm3d: norms.SharedInstanceNorm3d,
-    PolyNL3d: SharedPolyNL3d,
 }
 # What treats each frame alone, or only calls what is in it.
 FRAMEWISE = {

@@ -71,6 +71,8 @@ def _affine(x, mean, var, weight, bias, eps) -> Tensor:
 class _SharedBatchNorm:
     """A BatchNorm whose clips are shared over ranks."""
 
+    asks_others = True  # also in a plugin
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise; in training, by the statistics of all ranks of the group."""
         share = current_share()
@@ -110,6 +112,8 @@ class SharedBatchNorm3d(_SharedBatchNorm, nn.BatchNorm3d):
 class SharedGroupNorm(nn.GroupNorm):
     """A GroupNorm whose clips are shared over ranks."""
 
+    asks_others = True
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the groups of channels of each whole clip."""
         share = current_share()
@@ -125,6 +129,8 @@ class SharedGroupNorm(nn.GroupNorm):
 
 class SharedInstanceNorm3d(nn.InstanceNorm3d):
     """An InstanceNorm3d whose clips are shared over ranks."""
+
+    asks_others = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel of each whole clip."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
+from polynl_mm.clip_parallel.equal_ranks import EqualRanks
 from polynl_mm.clip_parallel.lengths import UnevenSharesError
+from polynl_mm.ops.summaries import shared_among
 
 _current: "Share | None" = None
 
@@ -85,7 +87,7 @@ def current_share() -> Share | None:
 
 @contextlib.contextmanager
 def sharing(share: Share | None) -> Iterator[None]:
-    """Let networks that are prepared for it share their clips.
+    """Let plugins, and networks that are prepared for it, share their clips.
 
     Not bound to a thread: the backward pass runs in threads of its own.
 
@@ -94,8 +96,10 @@ def sharing(share: Share | None) -> Iterator[None]:
     """
     global _current
     before, _current = _current, share
+    real = share is not None and share.group is not None
     try:
-        yield
+        with shared_among(EqualRanks(share.group) if real else None):
+            yield
     finally:
         _current = before
 

@@ -15,8 +15,8 @@ def normalise(norm: nn.Module, x: Tensor, others: Holder | None) -> Tensor:
     """Apply a norm to a part of a clip as to the whole.
 
     Args:
-        norm (nn.Module): Of batch, groups or instances; a SyncBatchNorm asks the others
-            itself.
+        norm (nn.Module): Of batch, groups or instances; a SyncBatchNorm, or one whose
+            class has ``asks_others``, asks the others itself.
         x (Tensor): Features, (B, C, *positions).
         others (Holder, optional): Who holds the other parts; None for nobody.
 
@@ -26,7 +26,8 @@ def normalise(norm: nn.Module, x: Tensor, others: Holder | None) -> Tensor:
     Raises:
         ValueError: If it is a norm of which it is not known what it takes over time.
     """
-    if others is None or isinstance(norm, nn.SyncBatchNorm):
+    asks = isinstance(norm, nn.SyncBatchNorm) or getattr(norm, "asks_others", False)
+    if others is None or asks:
         return norm(x)
     if isinstance(norm, (_Batch, _Instance)):
         by_input = norm.training or norm.running_mean is None
