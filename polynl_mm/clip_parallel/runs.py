@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
@@ -123,11 +124,26 @@ def shared_clips(runner, ranks: int) -> Iterator[None]:
         logger="current",
     )
     with (
+        contextlib.ExitStack() as until_the_end,
         sharing(share),
-        clip_parallel_network(model, ranks),
         _results_of_first_ranks(ranks),
     ):
+        network = clip_parallel_network(model, ranks)
+        runner.register_hook(_NetworkHook(until_the_end, network))
         yield
+
+
+class _NetworkHook(Hook):
+    """Makes the network clip-parallel after other hooks have changed it."""
+
+    priority = "LOWEST"
+
+    def __init__(self, until_the_end: contextlib.ExitStack, network):
+        self.until_the_end, self.network = until_the_end, network
+
+    def before_run(self, runner) -> None:
+        """Change the network for the rest of the run."""
+        self.until_the_end.enter_context(self.network)
 
 
 def _segments_of(model) -> int | None:

@@ -1,7 +1,7 @@
 """Blocks that need all frames of a clip at once, on clips that ranks share.
 
-Our own plugins do not: they ask for summaries. MMCV's non-local block, which networks of
-MMAction2 can have of themselves, does.
+Our own plugins do not: they ask for summaries. MMCV's non-local block, which networks
+of MMAction2 can have of themselves, does.
 """
 
 import functools
