@@ -135,8 +135,17 @@ class _Gram(torch.autograd.Function):
             return grad_x, None
         channels = x.shape[1]
         symmetric = ((grad + grad.mT) / x.shape[2]).to(x.dtype)
-        product = symmetric[:, :channels, :channels]
-        grad_x = product @ x if grad_x is None else torch.baddbmm(grad_x, product, x)
+        if torch.compiler.is_compiling():
+            # Two products in place of one: compiled for CUDA (torch 2.11), that of the
+            # sum with the transpose came out wrong.
+            half = (grad / x.shape[2]).to(x.dtype)[:, :channels, :channels]
+            products = (half, half.mT)
+        else:
+            products = (symmetric[:, :channels, :channels],)
+        for product in products:
+            grad_x = (
+                product @ x if grad_x is None else torch.baddbmm(grad_x, product, x)
+            )
         if ctx.with_mean:
             grad_x = grad_x.add_(symmetric[:, :channels, channels:])
         return grad_x, None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from polynl_mm.analysis.cost.memory import peak_extra_memory
 from polynl_mm.recognizers.building import build_recognizer
+from polynl_mm.stack.bfloat16 import accept_bfloat16_scores
 
 
 @contextlib.contextmanager
@@ -40,6 +41,7 @@ class Trainer:
 
     def __init__(self, cfg: Config, name: str, device: torch.device) -> None:
         torch.manual_seed(0)
+        accept_bfloat16_scores()
         self.device = device
         # Building it takes away what it builds.
         wrapper = Config(dict(optim=cfg.optim_wrapper.to_dict())).optim
