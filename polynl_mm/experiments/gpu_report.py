@@ -15,10 +15,11 @@ from pathlib import Path
 
 from polynl_mm.analysis.accuracy.runs import ROOT
 from polynl_mm.atomic_files import expect_outputs, renamed_when_complete, write_json
+from polynl_mm.experiments.page_tables import check_page, write_table
 from polynl_mm.user_errors import UserError, user_errors
 
 # Seconds that each may take; together eight minutes on a GPU.
-PARTS = {"machine": 40, "tests": 170, "benchmark": 90, "models": 150, "quickstart": 120}
+PARTS = {"machine": 40, "tests": 180, "benchmark": 70, "models": 100, "quickstart": 90}
 FAST_PARTS = dict.fromkeys(PARTS, 110)
 
 
@@ -39,9 +40,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--fast", action="store_true", help="a little of everything, to try the script")
     add("--out", type=Path, default=ROOT / "work_dirs/gpu", help="where results go")
     add("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    add(
-        "--part", choices=list(PARTS), help=argparse.SUPPRESS
-    )  # in a process of its own
+    add("--page", type=Path, help="write the tables into this page, too")
+    # How a part is started in a process of its own.
+    add("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.part:
             return _run_part(args)
         expect_outputs(folders={"--out": args.out})
+        if args.page:
+            check_page(args.page, "gpu")
         if args.device == "cuda":
             _expect_gpu()
         args.out.mkdir(parents=True, exist_ok=True)
@@ -70,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from polynl_mm.experiments.gpu_tables import format_report
 
         with renamed_when_complete(args.out / "gpu.md") as partial:
-            partial.write_text(format_report(report), encoding="utf-8")
+            partial.write_text(f"{format_report(report)}\n", encoding="utf-8")
+        if args.page:
+            write_table(format_report(report), args.page, "gpu")
         failed = [name for name, part in report["parts"].items() if part["error"]]
         print(f"Written: {args.out}/gpu.json, gpu.md and plots.")
         for name in failed:

@@ -26,7 +26,7 @@ def format_report(report: Mapping) -> str:
         }.items()
         if parts.get(name)
     ]
-    return "\n\n".join(filter(None, sections)) + "\n"
+    return "\n\n".join(filter(None, sections))
 
 
 def format_machine(part: Mapping) -> str:
