@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from polynl_mm.analysis.report.recorded_runs import measure_costs, read_run
 from polynl_mm.atomic_files import expect_outputs
+from polynl_mm.commands.looked_at import draw_looks
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.text_files import read_class_names
 from polynl_mm.user_errors import UserError
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         read_run(folder, title) for folder, title in zip(args.runs, titles, strict=True)
     ]
     measure_costs(runs, args.rounds)
-    write_report(runs, args.out, args.title, labels, args.confused)
+    write_report(runs, args.out, args.title, labels, args.confused, draw_looks)
     for run in runs:
         for note in run.notes:
             print(f"{run.title}: {note}")

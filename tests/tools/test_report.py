@@ -172,3 +172,29 @@ def test_video_of_the_dump_is_found(tmp_path):
     assert strip_of(str(tmp_path / "b.mp4")) == ""
     (tmp_path / "c.mp4").write_bytes(b"no video")
     assert strip_of(str(tmp_path / "c.mp4")) == ""
+
+
+def test_confused_clips_show_where_the_plugin_looked(
+    tool, tiny_config, tiny_dataset, tmp_path
+):
+    """A trained run with a plugin has a map, one without has none."""
+    from polynl_mm.commands.looked_at import draw_looks
+
+    plugin = (
+        "\nmodel['backbone'].update(type='WithPlugins', of='ResNet3dSlowOnly', "
+        "plugins=[dict(cfg=dict(type='PolyNL3d', zero_init=False))])\n"
+    )
+    video = str(tiny_dataset / "videos" / "0.mp4")
+    for name, extra in {"plain": "", "poly_nl": plugin}.items():
+        config = tiny_config(tmp_path / f"{name}.py", extra=extra)
+        folder = tmp_path / name
+        tool("train").main([str(config), "--work-dir", str(folder), "--seed", "0"])
+        run = read_run(folder)
+        before = list(run.notes)
+        picture = draw_looks(run, video)
+        assert run.notes == before
+        assert (picture or b"").startswith(b"\x89PNG") == (name == "poly_nl")
+        assert draw_looks(run, "missing.mp4") is None
+    assert "missing.mp4" in run.notes[-1]
+    (folder / "last_checkpoint").unlink()
+    assert draw_looks(run, video) is None and "last_checkpoint" in run.notes[-1]
