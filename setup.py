@@ -45,6 +45,7 @@ setup(
         "data": read_requirements("data"),
         "deployment": read_requirements("deployment"),
         "docs": read_requirements("docs"),
+        "report": read_requirements("report"),
         "tests": read_requirements("tests"),
     },
     keywords=["video", "action recognition", "non-local", "attention", "openmmlab"],

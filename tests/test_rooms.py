@@ -16,8 +16,11 @@ ROOMS = {
     "datasets": ("stack",),
     "datasets.decoding": ("stack", "datasets"),
     "datasets.preparation": ("stack", "datasets", "datasets.decoding"),
-    "backbones": ("ops", "plugins", "stack", "datasets"),
-    "recognizers": ("ops", "plugins", "stack", "datasets", "datasets.decoding"),
+    "clip_parallel": ("ops", "plugins", "stack", "datasets", "datasets.decoding"),
+    "backbones": ("ops", "plugins", "stack", "datasets", "clip_parallel"),
+    "recognizers": (
+        *("ops", "plugins", "stack", "datasets", "datasets.decoding", "clip_parallel"),
+    ),
     "convert": ("plugins", "stack", "datasets", "backbones", "recognizers"),
     "deployment": ("ops", "plugins", "stack", "datasets", "backbones", "recognizers"),
 }
@@ -27,6 +30,12 @@ ROOMS |= {
     "analysis.accuracy": (*BELOW_ANALYSIS, "analysis"),
     "analysis.influence": (*BELOW_ANALYSIS, "analysis"),
     "analysis.cost": (*BELOW_ANALYSIS, "analysis", "analysis.accuracy"),
+    "analysis.report": (
+        *BELOW_ANALYSIS,
+        "analysis",
+        "analysis.accuracy",
+        "analysis.cost",
+    ),
 }
 ROOMS["experiments"] = (*ROOMS,)
 ROOMS["commands"] = (*ROOMS,)

@@ -20,6 +20,7 @@ from torch import Tensor
 from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weights
 from polynl_mm.backbones.observed_features import observe_outputs
 from polynl_mm.backbones.placement import find_hosts
+from polynl_mm.clip_parallel.shares import own_segments
 from polynl_mm.plugins import Plugin
 from polynl_mm.stack.tsm_optimizer import include_all_parameters
 from polynl_mm.user_errors import did_you_mean
@@ -396,6 +397,7 @@ def _run_plugin(
         )
     if num_segments is None:
         return plugin(output)
+    num_segments = own_segments(num_segments)
     if output.shape[0] % num_segments:
         raise ValueError(
             f"num_segments={num_segments} of {name} does not divide the "

@@ -73,9 +73,9 @@ def main(argv: list[str] | None = None) -> None:
         from polynl_mm.analysis.cost.benchmark import (
             SUBJECTS,
             benchmark,
-            format_table,
             write_results,
         )
+        from polynl_mm.analysis.cost.sweep_results import format_table
 
         expect_outputs(folders={"--out": args.out})
         check_counts(args, COUNTS)

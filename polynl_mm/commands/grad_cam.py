@@ -1,16 +1,10 @@
 """Draw Grad-CAM of any module: ``grad_cam.py CONFIG CHECKPOINT VIDEO --module ...``."""
 
 import argparse
-from pathlib import Path
 
-import numpy as np
-
-from polynl_mm.analysis.influence.grad_cam import grad_cam
-from polynl_mm.analysis.influence.in_model import run_through
-from polynl_mm.analysis.influence.pictures import Band, draw_strip, write_film
-from polynl_mm.atomic_files import renamed_when_complete
-from polynl_mm.commands.shown_clip import ShownClip, add_clip_options
-from polynl_mm.user_errors import UserError, did_you_mean, user_errors
+from polynl_mm import register
+from polynl_mm.commands.clip_options import add_clip_options
+from polynl_mm.user_errors import user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,51 +30,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_module(shown: ShownClip, path: str) -> None:
-    """Check that a model has a module.
-
-    Args:
-        shown (ShownClip): The model.
-        path (str): The module's path.
-
-    Raises:
-        UserError: If it has none of that path.
-    """
-    paths = [name for name, _ in shown.model.named_modules() if name]
-    if path not in paths:
-        hint = did_you_mean(path, paths)
-        raise UserError(
-            f"--module: the model has no module {path!r}"
-            f"{hint or '; print(model) shows what it has.'}"
-        )
-
-
-def show(shown: ShownClip, path: str) -> list[str]:
-    """Draw Grad-CAM of one module.
-
-    Args:
-        shown (ShownClip): Model, clip and class.
-        path (str): The module's path.
-
-    Returns:
-        list[str]: The files written.
-    """
-    clip = shown.clip
-    seen = run_through(shown.model, clip.inputs, path, shown.label)
-    values = grad_cam(seen).cpu().numpy()  # (1, T', H', W') or (T, H', W')
-    values = values[0] if values.ndim == 4 else values
-    name = shown.name_of(seen.label)
-    band = Band(f"for {name}", "Grad-CAM", values, False)
-    base = f"{shown.stem}_grad_cam"
-    title = f"{Path(clip.video).name}: Grad-CAM of {path}"
-    draw_strip(clip, [band], f"{base}.png", title=title)
-    write_film(clip, band, f"{base}.mp4")
-    with renamed_when_complete(f"{base}.npz") as partial:
-        np.savez_compressed(partial, grad_cam=values, label=seen.label)
-    print(f"{path}: {name} has the score {seen.scores[seen.label]:.3g}.", flush=True)
-    return [f"{base}.{suffix}" for suffix in ("png", "mp4", "npz")]
-
-
 def main(argv: list[str] | None = None) -> None:
     """Draw it.
 
@@ -89,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
-        shown = ShownClip(args)
-        check_module(shown, args.module)
-        print(f"Written: {', '.join(show(shown, args.module))}")
+        register()
+        from polynl_mm.commands.drawing_grad_cam import run
+
+        run(args)

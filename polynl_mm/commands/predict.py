@@ -1,15 +1,10 @@
 """Predict videos: ``python tools/predict.py CONFIG CHECKPOINT VIDEO ...``."""
 
 import argparse
-import sys
-from dataclasses import asdict
 
 from polynl_mm import register
-from polynl_mm.atomic_files import expect_outputs, write_json
-from polynl_mm.recognizers.command_line import add_config_options
-from polynl_mm.stack import require_mmaction2
-from polynl_mm.text_files import read_class_names
-from polynl_mm.user_errors import UserError, user_errors
+from polynl_mm.recognizers.command_line import PART_FRAMES, add_config_options
+from polynl_mm.user_errors import user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,43 +29,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--out-dir", metavar="DIR", help="write an annotated copy of each video here"
     )
     parser.add_argument("--json", metavar="FILE", help="write the predictions here")
+    parser.add_argument(
+        "--whole-video",
+        action="store_true",
+        help="look at all frames of a video as one clip, read in parts: the exact "
+        "result within bounded memory",
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="S",
+        help="of these frames, use each S-th (default 1: all)",
+    )
+    parser.add_argument(
+        "--part-frames",
+        type=int,
+        metavar="F",
+        help=f"frames of a part (default {PART_FRAMES}); the result does not depend on "
+        "it, memory does",
+    )
     add_config_options(parser)
     args = parser.parse_args(argv)
     if args.top_k < 1:
         parser.error(f"--top-k must be at least 1, not {args.top_k}")
     return args
-
-
-def predict_all(predictor, args: argparse.Namespace) -> list[dict]:
-    """Predict every video, whatever befalls the others, and print the results.
-
-    Args:
-        predictor (Predictor): The recognizer.
-        args (argparse.Namespace): From :func:`parse_args`.
-
-    Returns:
-        list[dict]: One record per video, with ``error`` where it failed.
-    """
-    from polynl_mm.recognizers.prediction import write_annotated
-
-    records, copies = [], []
-    for video in args.videos:
-        try:
-            prediction = predictor.predict(video, args.top_k)
-            print("\n".join([f"{video}:", *prediction.lines()]), flush=True)
-            if prediction.note:
-                print(f"  ({prediction.note})", flush=True)
-            record = asdict(prediction)
-            if args.out_dir:
-                copy = write_annotated(video, prediction, args.out_dir, copies)
-                copies.append(copy)
-                print(f"  annotated copy: {copy}", flush=True)
-                record["annotated"] = str(copy)
-        except UserError as error:
-            print(f"Error: {error}", file=sys.stderr, flush=True)
-            record = {"video": video, "error": str(error)}
-        records.append(record)
-    return records
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,24 +67,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         register()
-        from mmengine.device import get_device
+        from polynl_mm.commands.predicting import run
 
-        from polynl_mm.recognizers.configs import load_config
-        from polynl_mm.recognizers.prediction import Predictor
-        from polynl_mm.stack.safe_checkpoints import trust_checkpoints
-
-        expect_outputs({"--json": args.json}, {"--out-dir": args.out_dir})
-        require_mmaction2()
-        if args.trust_checkpoint:
-            trust_checkpoints()
-        predictor = Predictor(
-            load_config(args.config, args.cfg_options),
-            args.checkpoint,
-            device=args.device or get_device(),
-            labels=read_class_names(args.labels) if args.labels else None,
-            config_name=args.config,
-        )
-        records = predict_all(predictor, args)
-        if args.json:
-            write_json(args.json, records)
-        return int(any("error" in record for record in records))
+        return run(args)

@@ -1,4 +1,4 @@
-"""What the tools that draw over a video share: options, model, clip and class."""
+"""What the tools that draw over a video share: model, clip and class."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,6 @@ from mmengine.device import get_device
 
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.backbones.accelerate import REPLACEMENTS, accelerate_non_local
-from polynl_mm.recognizers.command_line import add_config_options
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.evaluation_pipelines import find_single_view_pipeline
 from polynl_mm.recognizers.prediction import Predictor
@@ -19,32 +18,11 @@ from polynl_mm.text_files import read_class_names
 from polynl_mm.user_errors import UserError, did_you_mean
 
 
-def add_clip_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the tools that draw over a video have in common.
-
-    Args:
-        parser (argparse.ArgumentParser): The tool's parser.
-    """
-    parser.add_argument("config", help="config file, or mmaction::recognition/...")
-    parser.add_argument("checkpoint", help="checkpoint file or address")
-    parser.add_argument("video", help="video file")
-    parser.add_argument(
-        "--class",
-        dest="label",
-        metavar="NAME",
-        help="a class, by its name (with --labels) or number; default the best",
-    )
-    parser.add_argument("--labels", metavar="FILE", help="class names, one per line")
-    parser.add_argument("--device", help="cpu, cuda:0, ...; default what is there")
-    parser.add_argument("--out", metavar="DIR", default=".", help="where files go")
-    add_config_options(parser)
-
-
 class ShownClip:
     """A model, a clip of a video for it, and the class that is asked about.
 
     Args:
-        args (argparse.Namespace): With :func:`add_clip_options`.
+        args (argparse.Namespace): With the options of :mod:`clip_options`.
 
     Raises:
         UserError: If one of them cannot be had.

@@ -5,6 +5,7 @@ import argparse
 from mmengine.dist import is_main_process
 
 from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.clip_parallel.runs import ranks_of, sample_by_groups, shared_clips
 from polynl_mm.datasets.annotations import check_datasets
 from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
 from polynl_mm.recognizers.config_values import check_values
@@ -21,6 +22,7 @@ from polynl_mm.stack import (
     require_mmaction2,
     testing_views,  # noqa: F401  (registers its hook)
 )
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 from polynl_mm.stack.process_group import process_group
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.user_errors import UserError
@@ -87,6 +89,7 @@ def test(args: argparse.Namespace) -> None:
         args (argparse.Namespace): The command line of ``tools/test.py``.
     """
     require_mmaction2()
+    let_products_follow_convolutions()
     if args.trust_checkpoint:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
@@ -95,12 +98,16 @@ def test(args: argparse.Namespace) -> None:
     check_values(cfg)
     merge_args(cfg, args)
     unshard(cfg)
+    ranks = ranks_of(cfg, args.clip_parallel, testing=True)
     if args.accelerate_non_local:
         add_hook(cfg, "AccelerateNonLocalHook")
     expect_checkpoint(cfg, args.config, args.checkpoint, complete=True)
     check_datasets(cfg, ("test",))
     stop_at_bad_videos(cfg)
     with process_group(cfg, args.launcher):
-        metrics = build_runner(cfg).test()
+        sample_by_groups(cfg, ranks)
+        runner = build_runner(cfg)
+        with shared_clips(runner, ranks):
+            metrics = runner.test()
         if args.metrics and is_main_process():
             write_json(args.metrics, metrics)

@@ -6,6 +6,11 @@ import logging
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
+from polynl_mm.clip_parallel.runs import (
+    ranks_of,
+    sample_by_groups,
+    shared_clips,
+)
 from polynl_mm.datasets.annotations import check_datasets
 from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
 from polynl_mm.recognizers.config_values import check_values
@@ -21,6 +26,7 @@ from polynl_mm.stack import (
     testing_views,  # noqa: F401  (registers its hook)
 )
 from polynl_mm.stack.bfloat16 import measure_slowdown
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 from polynl_mm.stack.process_group import process_group
 from polynl_mm.stack.resumable import find_checkpoint_to_resume, make_resumable
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
@@ -122,6 +128,7 @@ def train(args: argparse.Namespace) -> None:
         args (argparse.Namespace): The command line of ``tools/train.py``.
     """
     require_mmaction2()
+    let_products_follow_convolutions()
     if args.trust_checkpoint:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
@@ -129,6 +136,7 @@ def train(args: argparse.Namespace) -> None:
     if not cfg.get("train_dataloader"):
         raise UserError(f"{args.config} has no train_dataloader to train with.")
     check_values(cfg)
+    ranks = ranks_of(cfg, args.clip_parallel)
     set_start(cfg, args)
     hold_work_dir(cfg.work_dir, resumes=bool(cfg.get("resume")))
     make_resumable(cfg)
@@ -140,4 +148,7 @@ def train(args: argparse.Namespace) -> None:
     check_datasets(cfg, ("train", "val"))
     stop_at_bad_videos(cfg)
     with process_group(cfg, args.launcher):
-        build_runner(cfg).train()
+        sample_by_groups(cfg, ranks)
+        runner = build_runner(cfg)
+        with shared_clips(runner, ranks):
+            runner.train()

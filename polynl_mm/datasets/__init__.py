@@ -1,1 +1,3 @@
 """Datasets made, read and checked."""
+
+SPLITS = ("train", "val", "test")

@@ -19,6 +19,8 @@ from polynl_mm.analysis.accuracy.runs import (
     run_tool,
     seconds_per_epoch,
 )
+from polynl_mm.analysis.colours import FLOOR, colour_of
+from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import (
     expect_outputs,
     renamed_when_complete,
@@ -34,7 +36,7 @@ CONFIGS = {
 }
 TITLES = {"no_plugin": "no plugin", "poly_nl": "PolyNL3d"}
 CHANCE = 0.5
-PROCESSES = 2
+PROCESSES = 2  # of CPUs; of GPUs as many, where there are as many
 INPUT_SHAPE = (3, 8, 64, 64)  # (C, T, H, W) of the clips that the configs feed
 
 
@@ -138,26 +140,47 @@ def plot_accuracy(curves: Mapping[str, Sequence[float]], path: str | Path) -> No
     figure = Figure(figsize=(6.4, 4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    styles = {"no_plugin": ("tab:gray", "s"), "poly_nl": ("tab:blue", "o")}
+    labels = [Label(0, 100 * CHANCE - 3, "chance", FLOOR)]
     for name, curve in curves.items():
-        colour, marker = styles[name]
+        colour, ours = colour_of(name), name == "poly_nl"
         epochs = range(1, len(curve) + 1)
         percent = [100 * top1 for top1 in curve]
-        axes.plot(epochs, percent, color=colour, marker=marker, label=TITLES[name])
-    axes.axhline(100 * CHANCE, color="black", linestyle=":", label="chance")
+        axes.plot(
+            epochs,
+            percent,
+            color=colour,
+            marker="o",
+            linewidth=3 if ours else 2,
+            clip_on=False,  # the last point stands on the edge
+        )
+        labels.append(Label(len(curve), percent[-1], TITLES[name], colour, ours))
+    axes.axhline(100 * CHANCE, color=FLOOR, linestyle=":")
     last = max(map(len, curves.values()))
     axes.set(
         title="Bookends: do first and last disc have the same colour?",
         xlabel="epoch",
         ylabel="validation top-1 (%)",
-        xlim=(0, last + 0.2),
+        xlim=(0, last),
         ylim=(30, 102),
         xticks=range(last + 1),
     )
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.draw_without_rendering()  # the place of the axes
+    label_lines(axes, labels, size=11)
     with renamed_when_complete(path) as partial:
         figure.savefig(partial, format="png")
+
+
+def count_processes() -> int:
+    """Return how many processes train: no more than there are GPUs, if there are any.
+
+    Returns:
+        int: 1 or 2; the batch over all is the same.
+    """
+    import torch
+
+    return min(PROCESSES, torch.cuda.device_count() or PROCESSES)
 
 
 def config_options(size: Size) -> list[str]:
@@ -169,10 +192,11 @@ def config_options(size: Size) -> list[str]:
     Returns:
         list[str]: ``--cfg-options`` and its arguments.
     """
+    batch_size = size.batch_size * PROCESSES // count_processes()
     options = [
         f"train_cfg.max_epochs={size.epochs}",
         f"param_scheduler.1.T_max={size.epochs}",
-        f"train_dataloader.batch_size={size.batch_size}",
+        f"train_dataloader.batch_size={batch_size}",
     ]
     for split, loaders in {"train": ["train"], "val": ["val", "test"]}.items():
         for loader in loaders:
@@ -199,7 +223,13 @@ def train(
         list[dict]: What MMEngine recorded, of training and validation.
     """
     print(f"Training {title} ({config})", flush=True)
-    command = ["bash", str(TOOLS / "dist_train.sh"), config, str(PROCESSES), *extra]
+    command = [
+        "bash",
+        str(TOOLS / "dist_train.sh"),
+        config,
+        str(count_processes()),
+        *extra,
+    ]
     command += ["--work-dir", str(run), "--seed", str(seed), *config_options(size)]
     reporter = EpochReporter(run, title, size.epochs)
     run_tool(command, run.with_name(f"{run.name}_train.log"), reporter)
@@ -233,7 +263,7 @@ def train_and_test(
         str(TOOLS / "dist_test.sh"),
         config,
         str(checkpoint),
-        str(PROCESSES),
+        str(count_processes()),
     ]
     test += ["--work-dir", str(run / "test"), "--metrics", str(metrics)]
     run_tool([*test, *config_options(size)], work_dir / f"{name}_test.log")

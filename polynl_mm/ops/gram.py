@@ -9,16 +9,17 @@ nothing else of its size is made but the output, and training keeps nothing but 
 import torch
 from torch import Tensor
 
-from polynl_mm.ops.precision import accumulate_dtype
+from polynl_mm.ops.half_products import wide_product
+from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
 from polynl_mm.ops.products import apply_function
 
 # The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
 _BLOCKS = 4
 # Narrower blocks cost more in started products than symmetry saves.
 _MIN_BLOCK = 64
-# Half types are summed in float32, this many positions at a time, so that no
-# float32 copy of the whole input is made.
-_HALF_CHUNK = 16384
+# Half types are summed in float32, this many positions of all samples at a time and at
+# least a fourth of it of each, so that no float32 copy of the whole input is made.
+_HALF_CHUNK = 1024
 
 
 def gram(x: Tensor, *, with_mean: bool = False) -> tuple[Tensor, Tensor]:
@@ -100,10 +101,15 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, with_mean: bool) -> tuple[Tensor, Tensor]:
         accumulate = accumulate_dtype(x)
-        if x.dtype == accumulate:
+        if x.is_cuda:
+            # One product: its blocks would be started one after the other, and read
+            # the features as often.
+            total = wide_product(x, x.mT)
+        elif x.dtype == accumulate:
             total = _symmetric_product(x)
         else:
-            chunks = x.split(_HALF_CHUNK, dim=2)
+            size = max(_HALF_CHUNK // x.shape[0], _HALF_CHUNK // 4)
+            chunks = x.split(size, dim=2)
             total = sum(_symmetric_product(chunk.to(accumulate)) for chunk in chunks)
         product = total.div_(x.shape[2])
         if with_mean:
@@ -120,6 +126,7 @@ class _Gram(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @outside_autocast
     def backward(
         ctx, grad: Tensor | None, grad_x: Tensor | None
     ) -> tuple[Tensor | None, None]:
@@ -151,6 +158,7 @@ class _ApplyMatrix(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:3])  # the shift has no part in any gradient
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix, scale = ctx.saved_tensors
         needs_x, needs_matrix, needs_scale, needs_shift = ctx.needs_input_grad
@@ -176,9 +184,10 @@ def _accumulate(
         return y if shift is None else y.add_(shift.unsqueeze(2))
     if x.dtype == accumulate_dtype(x) and not torch.jit.is_tracing():
         # The residual is a diagonal of the matrix: features are read and written once.
-        matrix = matrix.clone()
-        matrix.diagonal(dim1=1, dim2=2).add_(scale)
-        return _accumulate(x, matrix, None, shift)
+        # Not written into the diagonal of a copy: compiled for CUDA (torch 2.11), a
+        # transposed matrix and its copy meet in one buffer, with wrong numbers.
+        one = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        return _accumulate(x, matrix + scale * one, None, shift)
     y = scale * x
     if shift is not None:
         y.add_(shift.unsqueeze(2))

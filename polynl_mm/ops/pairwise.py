@@ -16,6 +16,7 @@ from polynl_mm.ops.precision import (
     accumulate_dtype,
     cast,
     compute_dtype,
+    outside_autocast,
     without_autocast,
 )
 from polynl_mm.ops.products import apply_function, thin_product
@@ -194,6 +195,7 @@ class _RampSum(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @outside_autocast
     def backward(
         ctx, grad: Tensor | None, grad_slope: Tensor | None
     ) -> tuple[Tensor | None, ...]:
@@ -314,6 +316,7 @@ class _ChunkedGaussian(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         theta, phi, g = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
+from polynl_mm.ops.half_products import mean_of_products, scale_positions
 from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
 from polynl_mm.ops.summaries import Holder, mean_of_all
 
@@ -177,8 +178,7 @@ def _moment_direct(
 ) -> tuple[Tensor, Tensor]:
     """Return the moment, (B, G, K), and x."""
     a, b = _project(theta, x, of_theta), _project(phi, x, of_phi)  # (B, K, G, N)
-    accumulate = accumulate_dtype(x)
-    return (a.to(accumulate) * b.to(accumulate)).mean(dim=3).transpose(1, 2), x
+    return mean_of_products(a, b).transpose(1, 2), x
 
 
 def _moment_gram(
@@ -236,8 +236,8 @@ def _gate_and_project(
 ) -> Tensor:
     """Return out (moment * g x): (B, C, G, N), (B, G, K) -> (B, C, G, N)."""
     value = x if g is None else _project(g, x, of_g)  # (B, K, G, N)
-    gated = moment.transpose(1, 2).unsqueeze(3) * value
-    return _project(out, gated.to(value.dtype), of_out)
+    gated = scale_positions(value, moment.transpose(1, 2))
+    return _project(out, gated, of_out)
 
 
 def _apply_folded(

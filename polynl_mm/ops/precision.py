@@ -10,6 +10,8 @@ log-sum-exp, and a variance is never a mean of squares minus a squared mean.
 
 import contextlib
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +61,30 @@ def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
     if _autocasts(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
+
+
+def outside_autocast(backward: Callable) -> Callable:
+    """Let a backward pass make its own types, also where autocast is still on.
+
+    A loss is mostly differentiated outside of autocast, but nothing keeps a user from
+    doing it inside, and then products would come out in other types than their buffers.
+
+    Args:
+        backward (Callable): ``backward(ctx, *gradients)`` of an autograd function.
+
+    Returns:
+        Callable: The same, with autocast off.
+    """
+
+    @functools.wraps(backward)
+    def run(ctx, *gradients: Tensor | None) -> Any:
+        given = next((grad for grad in gradients if grad is not None), None)
+        if given is None:
+            return backward(ctx, *gradients)
+        with without_autocast(given):
+            return backward(ctx, *gradients)
+
+    return run
 
 
 def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from polynl_mm.stack import LAUNCHERS, TRUST_OPTION
 from polynl_mm.user_errors import UserError
 
+# Frames of a part of a video read in parts: enough to keep a processor busy, few
+# enough for any memory.
+PART_FRAMES = 64
+
 
 class CfgOptions(argparse.Action):
     """``--cfg-options key=value ...``, saying what is wrong with a bad one."""
@@ -71,6 +75,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    parser.add_argument(
+        "--clip-parallel",
+        type=int,
+        metavar="RANKS",
+        help="share the frames of each clip over so many processes; default: the "
+        "config's clip_parallel, else 1",
+    )
     parser.add_argument(
         "--accelerate-non-local",
         action="store_true",

@@ -24,6 +24,7 @@ CONFIG_SUFFIXES = (".py", ".yml", ".yaml", ".json")
 # Read by the Runner from its config, beside its own arguments.
 RUNNER_KEYS = {
     "activation_checkpointing",
+    "clip_parallel",
     "compile",
     "custom_imports",
     "efficient_conv_bn_eval",

@@ -12,7 +12,7 @@ import torch
 from mmengine.dataset import Compose
 from torch import Tensor
 
-from polynl_mm.recognizers.prediction import decode, split_pipeline
+from polynl_mm.recognizers.video_reading import decode, split_pipeline
 from polynl_mm.user_errors import UserError
 
 

@@ -30,6 +30,7 @@ def install() -> None:
     from polynl_mm.stack.atomic_writes import install_atomic_writes
     from polynl_mm.stack.explained_errors import explain_errors_of_stack
     from polynl_mm.stack.missing_drn import supply_missing_drn
+    from polynl_mm.stack.newer_transformers import survive_newer_transformers
     from polynl_mm.stack.operation_counters import count_all_products
     from polynl_mm.stack.package_configs import find_configs_by_name
     from polynl_mm.stack.safe_checkpoints import install_safe_loading
@@ -38,6 +39,7 @@ def install() -> None:
         from polynl_mm.stack import sharding  # noqa: F401  (registers its strategy)
 
     supply_missing_drn()
+    survive_newer_transformers()
     install_safe_loading()
     install_atomic_writes()
     explain_errors_of_stack()

@@ -14,7 +14,7 @@ from polynl_mm.datasets.bookends import (
     plan_clips,
     render_clip,
 )
-from polynl_mm.experiments import bookends_influence as experiment
+from polynl_mm.experiments import bookends_influence, bookends_looks
 from polynl_mm.experiments.bookends_table import PATTERN
 from polynl_mm.experiments.page_tables import marks
 from polynl_mm.recognizers.building import build_recognizer
@@ -69,13 +69,13 @@ def runs(tmp_path_factory):
 
 
 def test_checkpoints_of_finished_runs_are_found(runs, tmp_path):
-    found = experiment.find_checkpoints(runs)
+    found = bookends_looks.find_checkpoints(runs)
     assert found == {
         "-polynl": {0: runs / "polynl/seed_0/epoch_5.pth"},
         "-nlstage": {2: runs / "nlstage/seed_2/epoch_5.pth"},
     }
     with pytest.raises(UserError, match="has no checkpoints BLOCK/seed_N/epoch"):
-        experiment.find_checkpoints(tmp_path)
+        bookends_looks.find_checkpoints(tmp_path)
 
 
 def test_table_and_record_are_written(runs, tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_table_and_record_are_written(runs, tmp_path, capsys):
     page, (start, end) = tmp_path / "page.md", marks("influence")
     page.write_text(f"before\n{start}\n{end}\nafter\n")
     arguments = ["--work-dir", str(runs), "--data", str(data), "--page", str(page)]
-    experiment.main([*arguments, "--clips", "3"])
+    bookends_influence.main([*arguments, "--clips", "3"])
     lines = page.read_text().splitlines()
     assert lines[0] == "before" and lines[-1] == "after"
     assert lines[4].startswith("| PolyNL3d | 1 | ")
@@ -103,11 +103,13 @@ def test_equal_shares_measure_as_one(runs, monkeypatch):
         terms = torch.ones_like(seen.features[0])
         return Contributions(at[1:], terms, terms[:, 0, 0, 0])
 
-    monkeypatch.setattr(experiment, "explain", explain)
+    monkeypatch.setattr(bookends_looks, "explain", explain)
     clips = [(clip, discs_of(SMALL, clip)) for clip in plan_clips(SMALL, "val")[:2]]
     folder = generate_bookends(runs / "data", SMALL)
     clips = [(str(folder / clip.path), discs) for clip, discs in clips]
-    measured = experiment.measure("-polynl", runs / "polynl/seed_0/epoch_5.pth", clips)
+    measured = bookends_looks.measure(
+        "-polynl", runs / "polynl/seed_0/epoch_5.pth", clips
+    )
     for name in ("first", "last", "length"):
         assert measured[name] == pytest.approx(1, abs=1e-5)
 
@@ -115,7 +117,7 @@ def test_equal_shares_measure_as_one(runs, monkeypatch):
 def test_rows_have_mean_and_lowest():
     run = dict(first=10.0, last=2.0, length=8.0, peak=0.5)
     other = dict(first=6.0, last=4.0, length=6.0, peak=1.0)
-    rows = experiment.format_results({"-polynl": {0: run, 1: other}})
+    rows = bookends_looks.format_results({"-polynl": {0: run, 1: other}})
     assert "| PolyNL3d | 2 | 8.0 | 6.0 | 7.0 | 75 | 3.0 |" in rows
 
 
@@ -127,5 +129,5 @@ def test_mistakes_are_said(runs, tmp_path, capsys):
         (["--clips", "0"], "--clips is a whole number from 1"),
     ):
         with pytest.raises(SystemExit):
-            experiment.main(["--work-dir", str(runs), *options])
+            bookends_influence.main(["--work-dir", str(runs), *options])
         assert said in capsys.readouterr().err

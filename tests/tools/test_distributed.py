@@ -1,6 +1,7 @@
 """Two CPU processes through dist_train.sh: killed, out of space, resumed."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -176,20 +177,35 @@ def job(stalling_config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole(stalling_config, tmp_path_factory) -> list[tuple[int, float]]:
+def whole_run(stalling_config, tmp_path_factory):
+    """Return the losses of the third epoch of an uninterrupted run with arguments."""
+
+    @functools.cache
+    def run(*arguments: str) -> list[tuple[int, float]]:
+        work_dir = tmp_path_factory.mktemp("whole")
+        status, errors = Job(stalling_config, work_dir, "", *arguments).finish()
+        assert status == 0, errors
+        return third_epoch(work_dir)
+
+    return run
+
+
+@pytest.fixture
+def whole(whole_run):
     """The losses of the third epoch of an uninterrupted run."""
-    work_dir = tmp_path_factory.mktemp("whole")
-    status, errors = Job(stalling_config, work_dir, "").finish()
-    assert status == 0, errors
-    losses = third_epoch(work_dir)
+    losses = whole_run()
     assert len(losses) == 3
     return losses
 
 
 @pytest.mark.slow
-def test_dead_rank_ends_the_others_and_resuming_repeats_the_run(job, whole, tmp_path):
+@pytest.mark.parametrize("sharing", [(), ("--clip-parallel", "2")], ids=["", "clips"])
+def test_dead_rank_ends_the_others_and_resuming_repeats_the_run(
+    job, whole_run, tmp_path, sharing
+):
+    whole = whole_run(*sharing)
     work_dir = tmp_path / "killed"
-    run = job(work_dir=work_dir, stall="1")
+    run = job(*sharing, work_dir=work_dir, stall="1")
     ranks = run.wait_until_stalled()
     time.sleep(2)  # by now, the other one waits for the gradients of rank 1
     os.kill(ranks[1], signal.SIGKILL)
@@ -199,9 +215,9 @@ def test_dead_rank_ends_the_others_and_resuming_repeats_the_run(job, whole, tmp_
     assert "Traceback" not in errors
     wait_until_gone(ranks)
     begun = third_epoch(work_dir)
-    assert len(begun) < len(whole)
+    assert len(begun) < len(whole) == (6 if sharing else 3)
 
-    status, errors = job("--resume", stall="", work_dir=work_dir).finish()
+    status, errors = job(*sharing, "--resume", stall="", work_dir=work_dir).finish()
     assert status == 0, errors
     assert third_epoch(work_dir)[len(begun) :] == whole
 

@@ -12,7 +12,7 @@ NAMES = {"TRUST_OPTION": TRUST_OPTION}
 # Who has the options that several tools share.
 USERS = {
     "polynl_mm/recognizers/command_line.py": "train",
-    "polynl_mm/commands/shown_clip.py": "influence",
+    "polynl_mm/commands/clip_options.py": "influence",
 }
 
 

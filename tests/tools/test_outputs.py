@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from polynl_mm.recognizers.prediction import Prediction, write_annotated
+from polynl_mm.recognizers.annotated_videos import write_annotated
+from polynl_mm.recognizers.prediction import Prediction
 from polynl_mm.user_errors import UserError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -40,6 +41,10 @@ FOLDERS = [
     ("analysis_tools/benchmark_plugins", ["--out"]),
     (
         "analysis_tools/measure_scaling",
+        ["no.py", "--shape", "3", "4", "8", "8", "--out"],
+    ),
+    (
+        "analysis_tools/measure_clip_parallel",
         ["no.py", "--shape", "3", "4", "8", "8", "--out"],
     ),
     ("data/ucf101/build_annotations", ["--splits", "no", "--out"]),

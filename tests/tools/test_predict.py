@@ -1,13 +1,16 @@
 # ruff: noqa: RUF005  (an option and its value stay together)
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import TOOLS
 
 from polynl_mm.recognizers.configs import load_config
-from polynl_mm.recognizers.prediction import (
+from polynl_mm.recognizers.video_reading import (
     UnreadableVideoError,
     count_readable_frames,
     read_frames,
@@ -177,3 +180,40 @@ def test_config_that_reads_no_videos(untrained, tool, tmp_path, capsys):
     assert "does not read videos" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         tool("predict").main([config, checkpoint, "a.mp4", "--top-k", "0"])
+
+
+def test_whole_videos(untrained, tool, tiny_dataset, tmp_path, capsys):
+    video, out = tiny_dataset / "videos" / "3.mp4", tmp_path / "p.json"
+    options = ["--json", str(out), "--device", "cpu", "--whole-video"]
+    records = []
+    for parts in (["--part-frames", "2"], []):
+        command = [*untrained, str(video), *options, "--stride", "2", *parts]
+        assert tool("predict").main(command) == 0
+        assert "4 frames, one pass over them" in capsys.readouterr().out
+        records += json.loads(out.read_text())
+    assert records[0]["probabilities"] == pytest.approx(records[1]["probabilities"])
+    # Four frames of eight are also what this sampling takes.
+    sampling = ["--cfg-options", "test_pipeline.1.frame_interval=2"]
+    command = [*untrained, str(video), "--json", str(out), "--device", "cpu", *sampling]
+    assert tool("predict").main(command) == 0
+    (sampled,) = json.loads(out.read_text())
+    assert records[0]["probabilities"] == pytest.approx(sampled["probabilities"])
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["--stride", "2"], "are of --whole-video; give that, too"),
+        (["--whole-video", "--part-frames", "0"], "--part-frames is a whole number"),
+    ],
+)
+def test_mistakes_about_whole_videos(untrained, tool, capsys, options, sentence):
+    with pytest.raises(SystemExit):
+        tool("predict").main([*untrained, "a.mp4", *options])
+    assert sentence in capsys.readouterr().err
+
+
+def test_exit_status_of_the_tool(untrained, tmp_path):
+    command = [sys.executable, str(TOOLS / "predict.py"), *untrained]
+    done = subprocess.run([*command, str(tmp_path / "absent.mp4")], timeout=200)
+    assert done.returncode == 1

@@ -1,20 +1,28 @@
 """Curves of finished or running trainings, from the records that MMEngine keeps."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from polynl_mm.analysis.accuracy.runs import is_number, read_scalars
+from polynl_mm.analysis.colours import OURS, distinct_styles
+from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.user_errors import UserError, did_you_mean
 
 USUAL_KEYS = ("loss", "acc/top1", "lr")
 # What says where a record is, not what was measured.
 PLACES = ("epoch", "iter", "step")
+# More, or longer ones, need a legend.
+MOST_LABELS = 8
+LONGEST_LABEL = 28
 # Wider pictures cannot be drawn.
 MOST_PANELS = 20
 TITLES = {
@@ -186,38 +194,65 @@ def draw_curves(
     figure = Figure(figsize=(5.2 * len(keys), 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(keys), squeeze=False)[0]
-    lines = {}
+    styles = distinct_styles([log.title for log in logs])
+    lines, ends = {}, []
     for panel, key in zip(panels, keys, strict=True):
         share = key.startswith("acc/")
-        for number, log in enumerate(logs):
+        ends.append([])
+        for log, (colour, dash) in zip(logs, styles, strict=True):
             places, values = log.curve(key, over)
             if not places:
                 continue
+            values = [100 * value for value in values] if share else values
             (line,) = panel.plot(
                 places,
-                [100 * value for value in values] if share else values,
-                color=f"C{number % 10}",
-                linestyle=("-", "--", ":", "-.")[number // 10 % 4],
+                values,
+                color=colour,
+                linestyle=dash,
+                linewidth=2.5 if colour == OURS else 1.8,
                 marker="o" if share else None,
                 markersize=4,
             )
             lines.setdefault(log.title, line)
+            ends[-1].append(Label(places[-1], values[-1], log.title, colour))
         panel.set(xlabel={"epoch": "epoch", "iter": "iteration"}[over])
         panel.set_title(TITLES.get(key, f"{key} (%)" if share else key), fontsize=11)
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    figure.legend(
-        lines.values(),
-        lines.keys(),
-        loc="outside lower center",
-        ncols=1 if max(map(len, lines)) > 40 else min(4, len(lines)),
-        fontsize=9,
-    )
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # names may have dollar signs
+    _take_names_as_they_are(figure)
+    figure.draw_without_rendering()  # the places of the panels
+    named = max(zip(panels, ends, strict=True), key=lambda each: _room(*each))
+    short = len(lines) <= MOST_LABELS and max(map(len, lines)) <= LONGEST_LABEL
+    if short and _room(*named) >= 0:
+        label_lines(*named, size=9)
+    else:
+        figure.legend(
+            lines.values(),
+            lines.keys(),
+            loc="outside lower center",
+            ncols=1 if max(map(len, lines)) > 40 else min(4, len(lines)),
+            fontsize=9,
+        )
+    _take_names_as_they_are(figure)
     with renamed_when_complete(path) as partial:
         figure.savefig(partial)
+
+
+def _take_names_as_they_are(figure: Figure) -> None:
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names may have dollar signs
+
+
+def _room(panel: Axes, ends: list[Label]) -> float:
+    """Return how far apart lines end, in heights of the panel; -1 if one has no end."""
+    places = sorted(panel.transData.transform((e.x, e.y))[1] for e in ends)
+    if not ends or not all(map(math.isfinite, places)):
+        return -1
+    if len(ends) == 1:
+        return 0
+    return min(b - a for a, b in itertools.pairwise(places))
 
 
 def seconds_by_epoch(log: TrainingLog) -> dict[int, float]:

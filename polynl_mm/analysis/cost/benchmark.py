@@ -1,14 +1,12 @@
 """Time and memory of the plugins and of their peers, over a sweep of clip lengths."""
 
 import csv
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import matplotlib
 import torch
 from mmcv.cnn.bricks.non_local import NonLocal3d
 from torch import Tensor, nn
@@ -18,10 +16,10 @@ import polynl_mm
 from polynl_mm.analysis.cost.memory import peak_extra_memory
 from polynl_mm.analysis.cost.peers import PlainPolyNL3d
 from polynl_mm.analysis.cost.setting import Setting
+from polynl_mm.analysis.cost.sweep_pictures import draw_sweep
+from polynl_mm.analysis.cost.sweep_results import Point
 from polynl_mm.atomic_files import renamed_when_complete, write_json
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from polynl_mm.stack.float32_products import let_products_follow_convolutions
 
 FLOOR = "conv 1x1x1"
 # name: how to build it for C channels.
@@ -60,25 +58,6 @@ QUADRATIC = (
 )
 
 
-@dataclass(frozen=True)
-class Point:
-    """One measurement.
-
-    Attributes:
-        subject (str): A key of ``SUBJECTS``.
-        positions (int): N.
-        training (bool): Forward and backward, or forward without gradients.
-        milliseconds (float): Median over the repeats.
-        peak_mib (float): Peak extra memory, in MiB.
-    """
-
-    subject: str
-    positions: int
-    training: bool
-    milliseconds: float
-    peak_mib: float
-
-
 def benchmark(
     setting: Setting,
     subjects: Iterable[str] = SUBJECTS,
@@ -96,6 +75,7 @@ def benchmark(
         list[Point]: By clip length, training or not, and subject. Quadratic subjects
         have no point where they would not fit.
     """
+    let_products_follow_convolutions()
     subjects = list(subjects)
     points = []
     sweep = [(t, training) for t in setting.clip_lengths for training in (False, True)]
@@ -180,20 +160,6 @@ def _time(call: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def fit_slope(positions: Sequence[int], values: Sequence[float]) -> float:
-    """Fit a power of N by least squares in logarithms.
-
-    Args:
-        positions (Sequence[int]): N of each value; at least two different ones.
-        values (Sequence[float]): Positive.
-
-    Returns:
-        float: The exponent: 1 is linear, 2 is quadratic.
-    """
-    xs, ys = [math.log(n) for n in positions], [math.log(v) for v in values]
-    return statistics.linear_regression(xs, ys).slope
-
-
 def write_results(points: Sequence[Point], setting: Setting, folder: Path) -> None:
     """Write ``benchmark.json``, ``benchmark.csv``, ``time.png`` and ``memory.png``.
 
@@ -219,81 +185,7 @@ def write_results(points: Sequence[Point], setting: Setting, folder: Path) -> No
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    for column, label, name in (
-        ("milliseconds", "time, ms", "time.png"),
-        ("peak_mib", "peak extra memory, MiB", "memory.png"),
-    ):
-        _plot(points, column, label, setting, folder / name)
-
-
-def _plot(
-    points: Sequence[Point], column: str, label: str, setting: Setting, path: Path
-) -> None:
-    figure, panels = plt.subplots(
-        1, 2, figsize=(14, 9), sharey=True, layout="constrained"
-    )
-    names = list(dict.fromkeys(point.subject for point in points))
-    styles = {n: ("--" if n in PEERS else "-") for n in names}
-    colours = {n: plt.get_cmap("tab20")(i % 20) for i, n in enumerate(names)}
-    for panel, training in zip(panels, (False, True), strict=True):
-        for name in names:
-            mine = [p for p in points if (p.subject, p.training) == (name, training)]
-            xs = [p.positions for p in mine]
-            ys = [max(getattr(p, column), 1e-3) for p in mine]
-            slope = f", N^{fit_slope(xs, ys):.2f}" if len(set(xs)) > 1 else ""
-            panel.loglog(
-                xs,
-                ys,
-                styles[name],
-                marker="o",
-                markersize=3,
-                color=colours[name],
-                label=name + slope,
-            )
-        panel.set_title("forward and backward" if training else "forward")
-        panel.set_xlabel(f"positions N = T x {setting.size} x {setting.size}")
-        panel.grid(alpha=0.3, which="both")
-        # Below, where the slopes hide no curve.
-        panel.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=8
-        )
-    panels[0].set_ylabel(label)
-    figure.suptitle(f"C = {setting.channels}, {setting.dtype}, {setting.device}")
-    with renamed_when_complete(path) as partial:
-        figure.savefig(partial, dpi=120)
-    plt.close(figure)
-
-
-def format_table(points: Sequence[Point]) -> str:
-    """Lay the results out as a Markdown table, a subject a row.
-
-    Args:
-        points (Sequence[Point]): From :func:`benchmark`.
-
-    Returns:
-        str: Milliseconds and MiB, forward and training, by N; slopes at the end.
-    """
-    sizes = sorted({point.positions for point in points})
-    by_key = {(p.subject, p.positions, p.training): p for p in points}
-    names = list(dict.fromkeys(point.subject for point in points))
-    lines = []
-    for training, title in ((False, "forward"), (True, "forward and backward")):
-        head = " | ".join(f"N = {n}" for n in sizes)
-        lines += [f"| {title}: ms (MiB) | {head} | time grows as |"]
-        lines += ["|---" * (len(sizes) + 2) + "|"]
-        for name in names:
-            found = [by_key.get((name, n, training)) for n in sizes]
-            cells = [
-                "" if p is None else f"{p.milliseconds:.3g} ({p.peak_mib:.3g})"
-                for p in found
-            ]
-            there = [p for p in found if p is not None]
-            slope = ""
-            if len(there) > 1:
-                exponent = fit_slope(
-                    [p.positions for p in there], [p.milliseconds for p in there]
-                )
-                slope = f"N^{exponent:.2f}"
-            lines.append(f"| {name} | {' | '.join(cells)} | {slope} |")
-        lines.append("")
-    return "\n".join(lines)
+    where = f"C = {setting.channels}, {setting.size} x {setting.size} positions a frame"
+    subtitle = f"{where}, {setting.dtype}, {machine['device']}"
+    draw_sweep(points, "milliseconds", setting.size, folder / "time.png", subtitle)
+    draw_sweep(points, "peak_mib", setting.size, folder / "memory.png", subtitle)

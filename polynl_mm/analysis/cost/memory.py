@@ -11,20 +11,25 @@ from torch.profiler import ProfilerActivity, profile
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
-def peak_extra_memory(function: Callable[[], Any], device: torch.device) -> int:
+def peak_extra_memory(
+    function: Callable[[], Any], device: torch.device, warm_up: bool = True
+) -> int:
     """Measure the peak of what a call allocates through torch.
 
     On a CPU from the allocations that torch's profiler records, which libraries'
     own scratch space escapes; on CUDA from the caching allocator.
 
     Args:
-        function (Callable): The call; run twice, of which the first only warms up.
+        function (Callable): The call.
         device (torch.device): Where it runs.
+        warm_up (bool): Run it once before, so that what is made at the first call
+            only is not counted.
 
     Returns:
         int: Bytes, at least 0.
     """
-    function()
+    if warm_up:
+        function()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

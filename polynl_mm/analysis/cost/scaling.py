@@ -26,6 +26,8 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from tqdm import tqdm
 
+from polynl_mm.analysis.colours import OURS, REST
+from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import (
     renamed_when_complete,
 )
@@ -83,7 +85,7 @@ def measure_scaling(cfg: Config, setting: Setting) -> dict[int, list[float]]:
     plain = {"model": cfg.model.to_dict(), "optim_wrapper": cfg.optim_wrapper.to_dict()}
     plain["default_scope"] = cfg.get("default_scope", "mmaction")
     mp.spawn(
-        _take_turns, args=(plain, asdict(setting), _free_port(), results), nprocs=most
+        _take_turns, args=(plain, asdict(setting), free_port(), results), nprocs=most
     )
     return results.get()
 
@@ -152,15 +154,17 @@ def plot(rows: Sequence[dict], path: Path) -> None:
     axes = figure.add_subplot()
     numbers = [row["processes"] for row in rows]
     first = rows[0]["clips_per_second"] / numbers[0]
-    axes.plot(numbers, [first * n for n in numbers], "--", color="0.6", label="ideal")
-    axes.plot(
-        numbers, [r["clips_per_second"] for r in rows], "o-", label="measured (median)"
-    )
+    ideal = [first * n for n in numbers]
+    measured = [r["clips_per_second"] for r in rows]
+    axes.plot(numbers, ideal, "--", color=REST)
+    axes.plot(numbers, measured, "o-", color=OURS, linewidth=2.5)
     axes.set(
         xlabel="processes", ylabel="clips per second", xticks=numbers, ylim=(0, None)
     )
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.draw_without_rendering()  # the place of the axes
+    ends = (("ideal", ideal, REST), ("measured", measured, OURS))
+    label_lines(axes, [Label(numbers[-1], c[-1], name, hue) for name, c, hue in ends])
     with renamed_when_complete(path) as partial_path:
         figure.savefig(partial_path, dpi=120)
 
@@ -186,7 +190,7 @@ def _take_turns(rank: int, cfg: dict, setting: dict, port: int, results) -> None
     for number in setting.processes:
         group = dist.new_group(range(number))
         if rank < number:
-            steps[number] = _build_step(cfg, setting, device, group, number)
+            steps[number] = build_step(cfg, setting, device, group, number)
     rates = {number: [] for number in setting.processes}
     turns = [n for _ in range(setting.rounds) for n in setting.processes]
     for number in tqdm(turns, desc="scaling", unit="turn", disable=rank != 0):
@@ -202,8 +206,22 @@ def _take_turns(rank: int, cfg: dict, setting: dict, port: int, results) -> None
     time.sleep(0.5)  # gloo's threads release their tensors
 
 
-def _build_step(cfg: dict, setting: Setting, device, group, number: int):
-    """Return a function that takes one step of training."""
+def build_step(
+    cfg: dict, setting: "Setting", device: torch.device, group, number: int
+) -> partial:
+    """Build a recognizer with its optimizer, to be trained on random clips.
+
+    Args:
+        cfg (dict): With ``model``, ``optim_wrapper`` and ``default_scope``.
+        setting (Setting): Its batch and shape.
+        device (torch.device): Where.
+        group (ProcessGroup | None): Of the processes whose gradients are averaged.
+        number (int): How many they are.
+
+    Returns:
+        partial: Takes one step of training; its arguments are the batch and the
+        optimizer wrapper, and it is a method of the model, maybe wrapped.
+    """
     init_default_scope(cfg["default_scope"])
     from mmaction.registry import MODELS
     from mmaction.structures import ActionDataSample
@@ -219,6 +237,7 @@ def _build_step(cfg: dict, setting: Setting, device, group, number: int):
             device_ids=[device] if device.type == "cuda" else None,
             process_group=group,
             broadcast_buffers=False,
+            gradient_as_bucket_view=True,
         )
     model.train()
     clip = torch.randint(0, 255, setting.shape, dtype=torch.uint8, device=device)
@@ -246,7 +265,8 @@ def _time(step, setting: Setting, device) -> float:
     return time.perf_counter() - start
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]

@@ -139,7 +139,7 @@ class BadVideosHook(Hook):
         self._after_testing(runner, "test")
 
     def _watch(self, runner, split: str, dataloader) -> "_BadVideos":
-        datasets = list(_base_datasets(dataloader.dataset))
+        datasets = list(base_datasets(dataloader.dataset))
         reports = _reports_of_workers(runner.work_dir, split)
         for dataset in datasets:
             step, before = _surviving_step(dataset, split)
@@ -378,8 +378,18 @@ def _remove(path: str, owner: int) -> None:
             os.unlink(path)
 
 
-def _base_datasets(dataset: Any) -> Iterator[Any]:
-    """Yield the datasets inside wrappers such as ConcatDataset and RepeatDataset."""
+def base_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield the datasets inside wrappers such as ConcatDataset and RepeatDataset.
+
+    Args:
+        dataset (Dataset): That of a data loader.
+
+    Yields:
+        Dataset: Each that has a pipeline.
+
+    Raises:
+        UserError: If there is none.
+    """
     if hasattr(dataset, "pipeline"):
         yield dataset
         return
@@ -387,9 +397,9 @@ def _base_datasets(dataset: Any) -> Iterator[Any]:
     for part in inner:
         if part is None:
             raise UserError(
-                f"BadVideosHook cannot find the pipeline of {type(dataset).__name__}."
+                f"The pipeline of {type(dataset).__name__} cannot be found."
             )
-        yield from _base_datasets(part)
+        yield from base_datasets(part)
 
 
 def _surviving_step(dataset: Any, split: str) -> tuple[SurvivingDecode, list]:

@@ -25,6 +25,7 @@ READER = re.compile(r"(Decord|OpenCV|PyAV|PIMS)Init")
 DECODER = re.compile(
     r"(Decord|OpenCV|PyAV|PIMS|RawFrame|Array)Decode(MotionVector)?|DecodeInParts"
 )
+ELSEWHERE = "another rank cannot read its frames of it"
 # So many unreadable draws in a row mean that the disk is gone, or the path is wrong.
 MAX_DRAWS = 100
 PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
@@ -121,7 +122,13 @@ class SurvivingDecode:
             for key in ("filename", "frame_dir", "label", "sample_idx")
             if key in results
         }
+        # Of ranks that share a clip, another one has found the file, or so many
+        # replacements, unreadable.
+        draws = results.get("draws", 0)
+        which = {key: results[key] for key in ("which_sample",) if key in results}
         try:
+            if draws:
+                raise UnreadableVideoError(file_of(results), ELSEWHERE)
             return self.decode(results)
         except UnreadableVideoError as error:
             if self._surroundings is None:
@@ -129,8 +136,9 @@ class SurvivingDecode:
                     f"{error}. SurvivingDecode replaces such files where "
                     "custom_hooks=[dict(type='BadVideosHook')] counts them."
                 ) from error
-            self._report(error)
-            replacement = self._replacement(own["sample_idx"], error)
+            if error.reason != ELSEWHERE:
+                self._report(error)
+            replacement = self._replacement(own["sample_idx"], error, draws, which)
         if self._surroundings.mark:
             replacement.update(own, label=mark(own.get("label", -1)))
         return replacement
@@ -160,16 +168,18 @@ class SurvivingDecode:
                 return None
         return results
 
-    def _replacement(self, index: int, first: UnreadableVideoError) -> dict:
+    def _replacement(
+        self, index: int, first: UnreadableVideoError, least: int, which: dict
+    ) -> dict:
         around = self._surroundings
         # Neither the order of the samples nor the number of workers matters, and a
         # resumed run draws what an uninterrupted one would.
         draw = np.random.default_rng([around.seed, int(around.epoch), int(index)])
-        for _ in range(MAX_DRAWS):
+        for number in range(1, MAX_DRAWS + 1):
             other = int(draw.integers(len(around.dataset)))
-            if other == index:
+            if other == index or number < least:
                 continue
-            results = around.dataset.get_data_info(other)
+            results = {**around.dataset.get_data_info(other), **which}
             for step in around.before:
                 results = step(results)
             try:
@@ -178,6 +188,7 @@ class SurvivingDecode:
                 self._report(error)
                 continue
             if results is not None:
+                results["draws"] = number
                 return results
         raise NothingReadableError(
             f"{first}; and {MAX_DRAWS} samples drawn to replace it cannot be read "

@@ -14,12 +14,11 @@ from polynl_mm.analysis.cost.benchmark import (
     SUBJECTS,
     Setting,
     benchmark,
-    fit_slope,
-    format_table,
     write_results,
 )
 from polynl_mm.analysis.cost.memory import peak_extra_memory
 from polynl_mm.analysis.cost.peers import PlainPolyNL3d
+from polynl_mm.analysis.cost.sweep_results import fit_slope, format_table
 
 TOOL = "analysis_tools/benchmark_plugins"
 SMALL = Setting(channels=16, clip_lengths=(1, 2), size=6, repeats=1)

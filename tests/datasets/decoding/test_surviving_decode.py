@@ -14,8 +14,8 @@ from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 
 from polynl_mm.datasets.decoding.bad_videos import (
     BadVideosHook,
-    _base_datasets,
     _surviving_step,
+    base_datasets,
 )
 from polynl_mm.datasets.decoding.surviving_decode import (
     NothingReadableError,
@@ -242,8 +242,8 @@ def test_frames_in_folders(tmp_path):
 
 def test_datasets_inside_wrappers_are_found(folder):
     inner = [dataset(folder), dataset(folder, OPENCV)]
-    assert list(_base_datasets(ConcatDataset(inner))) == inner
-    assert list(_base_datasets(RepeatDataset(inner[0], times=2))) == inner[:1]
+    assert list(base_datasets(ConcatDataset(inner))) == inner
+    assert list(base_datasets(RepeatDataset(inner[0], times=2))) == inner[:1]
     step, before = _surviving_step(inner[1], "train")
     assert (len(step.steps), before) == (3, [])
     assert _surviving_step(inner[1], "train")[0] is step

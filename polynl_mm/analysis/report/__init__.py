@@ -1,0 +1,1 @@
+"""One page, to be opened from the disk, for any set of trainings."""

@@ -1,0 +1,131 @@
+"""Products of half-precision features: sums in float32, and no float32 copy of them.
+
+A sum over many positions in a half type forgets what it adds; a float32 copy of the
+features takes twice their memory, and keeps tensor cores idle. So matrix products are
+told to give float32 where they can (CUDA), and else a few positions are widened at a
+time, never all. Features in float32 or float64 take the plain way.
+"""
+
+import torch
+from torch import Tensor
+
+from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
+from polynl_mm.ops.products import apply_function
+
+# torch 2.8 and later: torch.bmm(..., out_dtype=torch.float32), on CUDA.
+_BMM_WIDENS = hasattr(torch.ops.aten.bmm, "dtype")
+# Numbers that are widened at a time, and the fewest positions: what a cache holds.
+_WIDENED = 2**16
+_FEWEST = 64
+
+
+def wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``left @ right``, summed and returned in float32 or better.
+
+    Args:
+        left (Tensor): (B, M, N).
+        right (Tensor): (B, N, K), of the type of ``left``.
+
+    Returns:
+        Tensor: (B, M, K); float64 for float64, else float32.
+    """
+    dtype = accumulate_dtype(left)
+    if left.dtype == dtype:
+        return torch.bmm(left, right)
+    if left.is_cuda and _BMM_WIDENS:
+        return torch.bmm(left, right, out_dtype=dtype)
+    size = chunk_size(left)
+    chunks = zip(left.split(size, dim=2), right.split(size, dim=1), strict=True)
+    return sum(torch.bmm(a.to(dtype), b.to(dtype)) for a, b in chunks)
+
+
+def mean_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the mean over positions of ``left * right``, in float32 or better.
+
+    Args:
+        left (Tensor): (..., N).
+        right (Tensor): Of the same shape and type.
+
+    Returns:
+        Tensor: (...), differentiable, as often as wanted.
+    """
+    if left.dtype == accumulate_dtype(left) or torch.compiler.is_compiling():
+        dtype = accumulate_dtype(left)  # a compiler makes no copy of it
+        return (left.to(dtype) * right.to(dtype)).mean(dim=-1)
+    return apply_function(_SumOfProducts, left, right) / left.shape[-1]
+
+
+def scale_positions(x: Tensor, scale: Tensor) -> Tensor:
+    """Return every position of features times a scale in another type.
+
+    Args:
+        x (Tensor): Features, (..., N).
+        scale (Tensor): (...), in float32 or better.
+
+    Returns:
+        Tensor: (..., N), of the type of ``x``, each product rounded once.
+    """
+    if x.dtype == scale.dtype or torch.compiler.is_compiling():
+        return (scale.unsqueeze(-1) * x).to(x.dtype)
+    return apply_function(_Scaled, x, scale)
+
+
+def chunk_size(x: Tensor) -> int:
+    """Return how many positions of features are widened at a time.
+
+    Args:
+        x (Tensor): (..., N).
+
+    Returns:
+        int: At least 1.
+    """
+    return max(_FEWEST, _WIDENED // max(1, x.numel() // max(1, x.shape[-1])))
+
+
+class _SumOfProducts(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(left: Tensor, right: Tensor) -> Tensor:
+        dtype = accumulate_dtype(left)
+        if left.is_cuda and _BMM_WIDENS:
+            rows, columns = left.flatten(0, -2), right.flatten(0, -2)
+            total = wide_product(rows.unsqueeze(1), columns.unsqueeze(2))
+            return total.reshape(left.shape[:-1])
+        size = chunk_size(left)
+        chunks = zip(left.split(size, -1), right.split(size, -1), strict=True)
+        return sum((a.to(dtype) * b.to(dtype)).sum(dim=-1) for a, b in chunks)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        left, right = ctx.saved_tensors
+        return scale_positions(right, grad), scale_positions(left, grad)
+
+
+class _Scaled(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor) -> Tensor:
+        scale = scale.unsqueeze(-1)
+        if x.is_cuda:
+            # Multiplied in float32 and rounded on the way to memory.
+            return torch.mul(x, scale, out=torch.empty_like(x))
+        chunks = x.split(chunk_size(x), -1)
+        return torch.cat([(part * scale).to(x.dtype) for part in chunks], -1)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, scale = ctx.saved_tensors
+        grad_scale = _SumOfProducts.apply(grad.to(x.dtype), x).to(scale.dtype)
+        return scale_positions(grad, scale), grad_scale

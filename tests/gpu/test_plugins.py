@@ -1,0 +1,199 @@
+"""Every plugin on a GPU against itself on the CPU in float64.
+
+There its references hold it. ``POLYNL_TEST_DEVICE=cpu`` runs the same comparisons
+without a GPU, so that they are known to work before there is one.
+"""
+
+import contextlib
+import os
+
+import pytest
+import torch
+
+import polynl_mm
+
+DEVICE = os.environ.get("POLYNL_TEST_DEVICE", "cuda")
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        DEVICE == "cuda" and not torch.cuda.is_available(),
+        reason="torch sees no CUDA GPU on this machine",
+    ),
+]
+# (registered name, arguments)
+CASES = [
+    ("PolyNL3d", {}),
+    ("PolyNL3d", dict(schedule="direct")),
+    ("PolyNL3d", dict(schedule="gram", bias=True)),
+    ("PolyNL3d", dict(reduction=4, bias=True)),
+    ("PolyNL3d", dict(heads=4)),
+    ("PolyNL3d", dict(norm_cfg=dict(type="BN3d"))),
+    ("PolyNL3d", dict(positions="sine", axes="time")),
+    ("PolyNL3d", dict(axes="space")),
+    ("PolyNL2d", dict(reduction=2)),
+    *(
+        ("NonLocalBlock3d", dict(mode=mode))
+        for mode in ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+    ),
+    ("NonLocalBlock3d", dict(sub_sample=True)),
+    ("NonLocalBlock3d", dict(mode="dot_product", sub_sample=True, axes="space")),
+    ("NonLocalBlock2d", dict(mode="dot_product")),
+    ("SpectralNL3d", {}),
+    ("SpectralNL3d", dict(order=2, stable=True)),
+    ("SpectralNL3d", dict(order=4, axes="space")),
+    ("SpectralNL3d", dict(affinity="softmax", order=3)),
+    ("SpectralNL3d", dict(affinity="whitened", use_scale=True, disentangled=True)),
+    ("NonLocalStage3d", dict(num_units=2)),
+    ("PyramidNL3d", {}),
+    ("DoubleAttention3d", {}),
+    ("EfficientAttention3d", dict(heads=2)),
+    ("GlobalContext3d", dict(reduction=1)),
+    ("GlobalContext3d", dict(pooling_type="avg", fusion_types=("channel_mul",))),
+    ("CompactGeneralizedNL3d", dict(groups=2)),
+    ("CompactGeneralizedNL3d", dict(groups=2, kernel="rbf", gamma=0.1)),
+    ("CrissCross3d", {}),
+    ("CrissCross2d", {}),
+]
+IDS = [
+    "-".join([name, *(f"{k}={v}" for k, v in arguments.items())]).replace(" ", "")
+    for name, arguments in CASES
+]
+# What is multiplied: relative to the largest, how far outputs and gradients may be.
+PRECISIONS = {
+    "float32": (2e-4, 1e-3),
+    "tf32": (1e-2, 1e-1),
+    "bfloat16": (6e-2, 3e-1),
+    "float16": (1e-2, 1e-1),
+}
+COMPILED = sorted({name for name, _ in CASES if name.endswith("3d")})
+if DEVICE == "cpu":  # whose compiler takes a minute for some
+    COMPILED = ["PolyNL3d"]
+
+
+def build(name, arguments):
+    torch.manual_seed(0)
+    plugin = getattr(polynl_mm, name)(32, zero_init=False, **arguments)
+    for parameter in plugin.parameters():
+        if parameter.dim() > 1:
+            # mmcv's start values are too small to be seen. Large ones make a softmax
+            # so sharp that rounding decides it.
+            torch.nn.init.normal_(parameter, std=0.5 * parameter[0].numel() ** -0.5)
+    shape = (2, 32, 6, 5) if name.endswith("2d") else (2, 32, 4, 6, 5)
+    return plugin, torch.randn(shape) + 0.3
+
+
+@contextlib.contextmanager
+def multiplying(precision):
+    """Multiply in float32 without TF32, with it, or under autocast."""
+    if precision in ("bfloat16", "float16"):
+        with torch.autocast(DEVICE, dtype=getattr(torch, precision)):
+            yield
+        return
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [b.allow_tf32 for b in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
+def run(plugin, x):
+    """Return what a plugin adds to x, and all gradients, on the CPU in float64."""
+    x = x.detach().requires_grad_()
+    y = plugin(x)
+    cotangent = torch.linspace(-1, 1, y.numel()).reshape(y.shape).to(y)
+    leaves = [x, *plugin.parameters()]
+    grads = torch.autograd.grad(y, leaves, cotangent, allow_unused=True)
+    found = [(y - x).detach(), *grads]
+    return [None if t is None else t.double().cpu() for t in found]
+
+
+def names_of(plugin):
+    return ["update", "gradient of x", *(n for n, _ in plugin.named_parameters())]
+
+
+def assert_near(plugin, found, expected, precision):
+    for_outputs, for_gradients = PRECISIONS[precision]
+    scales = [t.abs().max().item() for t in expected if t is not None]
+    for name, ours, theirs in zip(names_of(plugin), found, expected, strict=True):
+        if theirs is None:
+            continue
+        assert ours.isfinite().all(), name
+        bound = for_outputs if name == "update" else for_gradients
+        # A gradient that is zero by symmetry is held to the largest of all.
+        scale = max(theirs.abs().max().item(), 1e-2 * max(scales))
+        error = (ours - theirs).abs().max().item() / scale
+        assert error <= bound, f"{name}: {error:.1e} > {bound:.0e}"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=IDS)
+def test_equals_float64_on_the_cpu(name, arguments, precision):
+    plugin, x = build(name, arguments)
+    expected = run(plugin.double(), x.double())
+    plugin = plugin.float().to(DEVICE)
+    with multiplying(precision):
+        found = run(plugin, x.to(DEVICE))
+    assert_near(plugin, found, expected, precision)
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=IDS)
+def test_channels_last_stays_channels_last(name, arguments):
+    plugin, x = build(name, arguments)
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    plugin, x = plugin.to(DEVICE), x.to(DEVICE)
+    with multiplying("float32"):
+        expected = run(plugin, x)
+        found = run(plugin, x.contiguous(memory_format=layout))
+    assert_near(plugin, found, expected, "float32")
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_whole(name):
+    plugin, x = build(name, {})
+    plugin, x = plugin.to(DEVICE), x.to(DEVICE)
+    with multiplying("float32"):
+        expected = run(plugin, x)
+        torch.compiler.reset()
+        compiled = torch.compile(plugin, fullgraph=True)
+        inputs = x.detach().requires_grad_()
+        y = compiled(inputs)
+        cotangent = torch.linspace(-1, 1, y.numel()).reshape(y.shape).to(y)
+        grads = torch.autograd.grad(y, [inputs, *plugin.parameters()], cotangent)
+    found = [(y - inputs).detach(), *grads]
+    assert_near(plugin, [t.double().cpu() for t in found], expected, "float32")
+
+
+@pytest.mark.parametrize("schedule", ["gram", "direct"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_compiles_under_autocast(precision, schedule):
+    plugin, x = build("PolyNL3d", dict(schedule=schedule, reduction=2))
+    expected = run(plugin.double(), x.double())
+    plugin, x = plugin.float().to(DEVICE), x.to(DEVICE)
+    torch.compiler.reset()
+    compiled = torch.compile(plugin, fullgraph=True)
+    with multiplying(precision):
+        inputs = x.detach().requires_grad_()
+        y = compiled(inputs)
+    cotangent = torch.linspace(-1, 1, y.numel()).reshape(y.shape).to(y)
+    grads = torch.autograd.grad(y, [inputs, *plugin.parameters()], cotangent)
+    found = [t.double().cpu() for t in ((y - inputs).detach(), *grads)]
+    assert_near(plugin, found, expected, precision)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["PolyNL3d", "SpectralNL3d", "DoubleAttention3d"])
+def test_long_half_precision_sums_keep_float32(name, dtype):
+    """As many positions as a real layer has, in a type that cannot count them."""
+    torch.manual_seed(0)
+    plugin = getattr(polynl_mm, name)(16, zero_init=False).to(DEVICE)
+    x = torch.randn(1, 16, 16, 32, 32, device=DEVICE) + 1.0
+    with torch.no_grad():
+        expected = plugin.double()(x.double()) - x.double()
+        with torch.autocast(DEVICE, dtype=getattr(torch, dtype)):
+            found = plugin.float()(x).double() - x.double()
+    bound, _ = PRECISIONS[dtype]
+    assert (found - expected).abs().max() <= bound * expected.abs().max()
