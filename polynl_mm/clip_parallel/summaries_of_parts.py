@@ -50,7 +50,8 @@ class SummariesOfParts:
             plugin = backbone.get_submodule(path)
             questions = _questions(path, plugin)
             if questions:
-                self._plugins[path], self._holders[path] = plugin, _Parts(path)
+                self._plugins[path] = plugin
+                self._holders[path] = _Parts(_named(path, plugin))
             for place in range(questions):
                 of = f" ({place + 1} of {questions})" if questions > 1 else ""
                 self._places[f"{path}{of}"] = path, place
@@ -94,7 +95,7 @@ class SummariesOfParts:
         if of != path:
             with shared_among(holder.answering(first)):
                 y = type(plugin).forward(plugin, x)
-            holder.seen += last - first
+            holder.seen += max(0, last - first)
             return y
         if last > first:
             try:
@@ -109,8 +110,8 @@ class SummariesOfParts:
 class _Parts:
     """A :class:`polynl_mm.ops.summaries.Holder` of parts before and after this one."""
 
-    def __init__(self, path: str):
-        self._path = path
+    def __init__(self, name: str):
+        self._name = name
         self._totals: list = []
         self.seen = 0  # frames of this pass that were a part's own
         self._asked = self._margin = 0
@@ -160,11 +161,11 @@ class _Parts:
 
     def gather(self, tensor: Tensor, dim: int) -> Tensor:
         """Refuse: the parts together are what memory has no room for."""
-        raise _needs_positions(self._path)
+        raise _needs_positions(self._name)
 
     def lengths(self, length: int) -> tuple[int, ...]:
         """Refuse, as :meth:`gather`."""
-        raise _needs_positions(self._path)
+        raise _needs_positions(self._name)
 
 
 class _Trial(_Parts):
@@ -186,15 +187,19 @@ def _questions(path: str, plugin: Plugin) -> int:
     weight = next(plugin.parameters())
     sizes = [_TRIAL] * plugin.dims
     x = weight.new_zeros(1, plugin.in_channels, *sizes)
-    trial = _Trial(path)
+    trial = _Trial(_named(path, plugin))
     with torch.no_grad(), shared_among(trial):
         plugin(x)
     return trial.questions
 
 
-def _needs_positions(path: str) -> UserError:
+def _named(path: str, plugin: Plugin) -> str:
+    return f"{path} ({type(plugin).__name__})"
+
+
+def _needs_positions(name: str) -> UserError:
     return UserError(
-        f"The plugin {path} compares each position with every other one, and has to "
+        f"The plugin {name} compares each position with every other one, and has to "
         "keep all of a clip's features: it cannot read a clip in parts. PolyNL3d and "
         "the other blocks of linear cost can, and every plugin with axes='space'."
     )

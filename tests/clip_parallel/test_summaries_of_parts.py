@@ -44,7 +44,7 @@ def test_part_by_part_equals_the_whole(plugin, options):
     try:
         y, _ = _read(network, x)
     except UserError as error:
-        assert "The plugin 0 compares each position" in str(error)
+        assert f"The plugin 0 ({plugin.__name__}) compares" in str(error)
         assert _compares(plugin, options)
     else:
         whole = network(x)
