@@ -118,8 +118,10 @@ def mean_of_all(others: Holder, mean: Tensor, count: int) -> Tensor:
     Returns:
         Tensor: Of the shape and type of ``mean``.
     """
-    sums, number = others.sum(mean * count, mean.new_tensor([float(count)]))
-    return sums / number
+    # In float64: few numbers, of which a network in training may make high powers.
+    wide = mean.double()
+    sums, number = others.sum(wide * count, wide.new_tensor([float(count)]))
+    return (sums / number).to(mean.dtype)
 
 
 def softmax_average(logits: Tensor, values: Tensor, others: Holder) -> Tensor:

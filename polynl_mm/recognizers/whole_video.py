@@ -9,7 +9,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from polynl_mm.clip_parallel.moments_of_parts import MomentsOfParts, ReachedError
+from polynl_mm.clip_parallel.summaries_of_parts import ReachedError, SummariesOfParts
 from polynl_mm.clip_parallel.temporal_reach import temporal_reach
 from polynl_mm.recognizers.clip_parts import ClipPart, parts_of
 from polynl_mm.recognizers.command_line import PART_FRAMES
@@ -67,7 +67,7 @@ class WholeVideoReader:
             self.model.backbone, packed["inputs"].shape[1], packed["inputs"].shape[-2:]
         )
         own = -(-self.part_frames // reach.stride) * reach.stride
-        blocks = MomentsOfParts(self.model.backbone, reach.plugins)
+        blocks = SummariesOfParts(self.model.backbone, reach.plugins)
         passes = [*blocks.passes, None]
         print(_announced(video, count, blocks.passes, own, reach.frames), flush=True)
         pooled = _PooledParts(reach.outputs)

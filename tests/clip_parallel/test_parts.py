@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 import torch
+from shared_plugins import assert_equal, build, cases, clip, result
 
 from polynl_mm.clip_parallel.parts import together
 from polynl_mm.plugins import NonLocalBlock3d, PolyNL3d
-from tests.shared_plugins import assert_equal, build, cases, clip, result
 
 PARTS = [(6, 2), (2, 4, 2)]
 
