@@ -91,8 +91,25 @@ def train_all(
             f"{len(failed)} of {len(trainings)} trainings failed, {failed[0]} for one; "
             f"{folder / 'logs'} says why. Run it again to make the missing ones."
         )
+    return read_finished(trainings, folder)
+
+
+def read_finished(trainings: Sequence[Training], folder: Path) -> list[dict]:
+    """Read the results of the trainings that have been done.
+
+    Args:
+        trainings (Sequence[Training]): Those of a study.
+        folder (Path): As for :func:`train_all`.
+
+    Returns:
+        list[dict]: Those that there are, in this order.
+    """
     files = [_result_file(folder, training) for training in trainings]
-    return [parse_json(read_text(file, "result"), str(file)) for file in files]
+    return [
+        parse_json(read_text(file, "result"), str(file))
+        for file in files
+        if file.is_file()
+    ]
 
 
 def _result_file(folder: Path, training: Training) -> Path:

@@ -156,6 +156,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--folds", nargs="+", choices=list(FOLDS), default=list(FOLDS))
     add("--blocks", nargs="+", metavar="TITLE", help="train these only, no page")
+    add(
+        "--finished",
+        action="store_true",
+        help="train nothing: write the page from the seeds that are complete",
+    )
     add("--jobs", type=int, default=2, help="trainings at once, one thread each")
     add("--work-dir", type=Path, default=ROOT / "work_dirs/reproduce_nagoya_fir")
     add("--results", type=Path, default=ROOT / "docs/results/nagoya_fir.json")
@@ -175,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from polynl_mm import register
 
         register()
-        from polynl_mm.experiments.many_trainings import train_all
+        from polynl_mm.experiments.many_trainings import read_finished, train_all
         from polynl_mm.experiments.nagoya_fir_page import best_other, write_page
 
         def results(folds: Sequence[str], best: str | None = None) -> list[dict]:
@@ -184,6 +189,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for training in plan(args.data, folds, args.seeds, best)
                 if not args.blocks or training.about["block"] in args.blocks
             ]
+            if args.finished:
+                return read_finished(planned, args.work_dir)
             return train_all(planned, args.work_dir, args.jobs, confusions_of_people)
 
         runs = results(["three"]) if "three" in args.folds else []

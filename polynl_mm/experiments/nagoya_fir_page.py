@@ -18,6 +18,7 @@ from polynl_mm.experiments.nagoya_fir import (
 from polynl_mm.experiments.page_tables import check_page, write_table
 
 CLASSES = ("walk", "sit down", "stand up", "fall", "stop")
+PEOPLE = 9
 RESAMPLES = 10_000
 # (network, block): where the confusions are shown.
 SHOWN = (
@@ -42,10 +43,17 @@ def select(
         folds (str): ``'three'`` or ``'nine'``.
 
     Returns:
-        list[Mapping]: One for each fold and seed.
+        list[Mapping]: One for each fold and seed, of the seeds that have all people.
     """
     wanted = dict(network=network, block=block, axes=axes, folds=folds)
-    return [r for r in runs if wanted.items() <= r["about"].items()]
+    found = [r for r in runs if wanted.items() <= r["about"].items()]
+    seeds = {run["seed"] for run in found}
+    whole = {s for s in seeds if len(_people_of(found, s)) == PEOPLE}
+    return [run for run in found if run["seed"] in whole]
+
+
+def _people_of(runs: Runs, seed: int) -> set[str]:
+    return {p for run in runs if run["seed"] == seed for p in run["people"]}
 
 
 def confusions(runs: Runs) -> np.ndarray:
@@ -127,8 +135,8 @@ def format_nine(runs: Runs) -> str:
         str: A row for each network and block.
     """
     lines = [
-        "| network | block | top-1, % | over no plugin | over the control |",
-        "|---|---|---|---|---|",
+        "| network | block | seeds | top-1, % | over no plugin | over the control |",
+        "|---|---|---|---|---|---|",
     ]
     for network in NINE:
         for title in BLOCKS:
@@ -138,7 +146,8 @@ def format_nine(runs: Runs) -> str:
                     _gain(cell, select(runs, network, other)) if title != other else ""
                     for other in (NO_PLUGIN, CONTROL)
                 ]
-                row = [network, title, _score(cell), *gains]
+                seeds = str(len(accuracies(cell)))
+                row = [network, title, seeds, _score(cell), *gains]
                 lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -153,8 +162,8 @@ def format_three(runs: Runs) -> str:
         str: A row for each block.
     """
     lines = [
-        "| block | over time, % | over the control | over space and time, % |",
-        "|---|---|---|---|",
+        "| block | seeds | over time, % | over the control | over space and time, % |",
+        "|---|---|---|---|---|",
     ]
     control = select(runs, "frame-wise", CONTROL, folds="three")
     for title in BLOCKS:
@@ -164,6 +173,7 @@ def format_three(runs: Runs) -> str:
         wide = select(runs, "frame-wise", title, "spacetime", "three")
         row = [
             title,
+            str(len(accuracies(cell))),
             _score(cell),
             _gain(cell, control) if title != CONTROL else "",
             _score(wide) if wide else "",

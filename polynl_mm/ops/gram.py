@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polynl_mm.ops.half_products import wide_product
 from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
-from polynl_mm.ops.products import apply_function
+from polynl_mm.ops.products import apply_function, apply_to_positions
 
 # The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
 _BLOCKS = 4
@@ -143,9 +143,7 @@ class _Gram(torch.autograd.Function):
         else:
             products = (symmetric[:, :channels, :channels],)
         for product in products:
-            grad_x = (
-                product @ x if grad_x is None else torch.baddbmm(grad_x, product, x)
-            )
+            grad_x = apply_to_positions(product, x, grad_x)
         if ctx.with_mean:
             grad_x = grad_x.add_(symmetric[:, :channels, channels:])
         return grad_x, None
@@ -189,7 +187,7 @@ def _accumulate(
     x: Tensor, matrix: Tensor, scale: Tensor | None, shift: Tensor | None
 ) -> Tensor:
     if scale is None:
-        y = matrix @ x
+        y = apply_to_positions(matrix, x)
         return y if shift is None else y.add_(shift.unsqueeze(2))
     if x.dtype == accumulate_dtype(x) and not torch.jit.is_tracing():
         # The residual is a diagonal of the matrix: features are read and written once.
@@ -200,7 +198,7 @@ def _accumulate(
     y = scale * x
     if shift is not None:
         y.add_(shift.unsqueeze(2))
-    return y.baddbmm_(matrix, x)
+    return apply_to_positions(matrix, x, y)
 
 
 def _symmetric_product(x: Tensor) -> Tensor:

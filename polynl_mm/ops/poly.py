@@ -24,6 +24,7 @@ from torch import Tensor
 from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
 from polynl_mm.ops.half_products import mean_of_products, scale_positions
 from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
+from polynl_mm.ops.products import apply_to_positions
 from polynl_mm.ops.summaries import Holder, mean_of_all
 
 Schedule = Literal["auto", "direct", "gram"]
@@ -222,7 +223,8 @@ def _project(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply (K, C), and a bias, (K,), to every position of (B, C, G, N)."""
     # bmm: where weights are trained, a product of a matrix and a batch of features lays
     # the features out anew, with channels last.
-    y = torch.bmm(_for_each(weight, x), x.flatten(2)).unflatten(2, x.shape[2:])
+    y = apply_to_positions(_for_each(weight, x), x.flatten(2))
+    y = y.unflatten(2, x.shape[2:])
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 

@@ -29,6 +29,37 @@ def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any
     return function.apply(*inputs)
 
 
+def apply_to_positions(
+    matrix: Tensor, x: Tensor, added: Tensor | None = None
+) -> Tensor:
+    """Return ``matrix x``, or ``added + matrix x``, laid out as ``x`` is.
+
+    Features whose channels lie last in memory stay so: neither they nor the result
+    are laid out anew.
+
+    Args:
+        matrix (Tensor): (B, K, C).
+        x (Tensor): Features, (B, C, N).
+        added (Tensor, optional): (B, K, N).
+
+    Returns:
+        Tensor: (B, K, N).
+    """
+    if has_channels_last(x):
+        left, right = x.mT, matrix.mT
+        if added is None:
+            return torch.bmm(left, right).mT
+        return torch.baddbmm(added.mT, left, right).mT
+    if added is None:
+        return torch.bmm(matrix, x)
+    return torch.baddbmm(added, matrix, x)
+
+
+def has_channels_last(x: Tensor) -> bool:
+    """Return whether the channels of features, (B, C, N), lie last in memory."""
+    return x.shape[1] > 1 and x.stride(1) == 1 and x.stride(2) >= x.shape[1]
+
+
 def thin_product(
     values: Tensor, keys: Tensor, queries: Tensor, *, scale: float = 1.0
 ) -> Tensor:

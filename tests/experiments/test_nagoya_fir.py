@@ -100,7 +100,15 @@ def test_mean_and_spread_are_over_seeds():
     assert (mean, spread) == pytest.approx((81, np.sqrt(2)))
 
 
-def test_best_other_is_not_one_of_the_nine():
+def test_seeds_that_miss_people_are_left_out(monkeypatch):
+    monkeypatch.setattr(page, "PEOPLE", 2)
+    runs = [*runs_of([[90, 70], [80, 60]]), *runs_of([[0]] * 3)[2:]]
+    chosen = page.select(runs, "frame-wise", study.CONTROL)
+    assert [run["seed"] for run in chosen] == [0, 1]
+
+
+def test_best_other_is_not_one_of_the_nine(monkeypatch):
+    monkeypatch.setattr(page, "PEOPLE", 1)
     runs = []
     for number, block in enumerate(study.BLOCKS):
         best = block == "PyramidNL3d" or block in study.NINE["frame-wise"]
@@ -181,6 +189,8 @@ def test_small_study_goes_on_where_it_stopped(people, tmp_path, monkeypatch, cap
     assert np.sum([np.sum(m) for m in result["people"].values()]) == 30
     assert result["about"]["axes"] == "spacetime" and result["cpu_seconds"] > 0
     assert not list((tmp_path / "w/runs").iterdir())
+    study.main([*line, "--finished"])
+    assert "3 results are in" in capsys.readouterr().out
     # One is lost, its data are damaged: the others stay, and it is named.
     files[0].unlink()
     (people / "three1_test.txt").write_text("no_such_folder 8 0\n")
@@ -214,7 +224,7 @@ def test_real_data_prepared_and_trained(tmp_path, monkeypatch):
     assert counts.sum() == 280 and counts.trace() / 280 > 0.5
 
 
-def test_page_has_places_and_pictures_are_drawn(tmp_path):
+def test_page_has_places_and_pictures_are_drawn(tmp_path, monkeypatch):
     runs = []
     for network, blocks in study.NINE.items():
         for block in blocks:
@@ -223,6 +233,7 @@ def test_page_has_places_and_pictures_are_drawn(tmp_path):
         runs += runs_of([[80, 60, 70]], block=block, folds="three")
     for run in runs:
         run.update(cpu_seconds=1800, torch="2.13.0")
+    monkeypatch.setattr(page, "PEOPLE", 3)
     target = tmp_path / "page.md"
     places = ["\n".join(marks(name)) for name in ("nine", "three", "cost")]
     target.write_text("\n".join(places[:2]))
@@ -231,7 +242,7 @@ def test_page_has_places_and_pictures_are_drawn(tmp_path):
     target.write_text("\n".join(places))
     page.write_page(runs, target)
     text = target.read_text()
-    assert "| temporal | PolyNL3d, positions | 80.0 |" in text
+    assert "| temporal | PolyNL3d, positions | 1 | 80.0 |" in text
     assert f"{len(runs)} trainings took {len(runs) / 2:.1f} hours" in text
     for name in ("gains", "confusions"):
         assert (tmp_path / f"images/real_data_{name}.png").stat().st_size > 5000
