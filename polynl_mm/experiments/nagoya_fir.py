@@ -1,12 +1,13 @@
 """The study on real people: every block on Nagoya FIR, under its protocol."""
 
 import argparse
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from polynl_mm.analysis.accuracy.runs import ROOT
 from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
 
 NETWORKS = {
@@ -49,7 +50,6 @@ NINE = {
     ),
     "temporal": (NO_PLUGIN, "PolyNL3d, positions"),
 }
-PERSON = re.compile(r"_(p\d+)_")
 
 
 def plan(
@@ -117,24 +117,41 @@ def _fold_options(data: Path, fold: str) -> dict[str, str]:
     return options
 
 
-def confusions_of_people(dump) -> dict:
+def people_of(data: Path) -> dict[str, str]:
+    """Read whose each clip is: each person's list of tests has all of them.
+
+    Args:
+        data (Path): The prepared data.
+
+    Returns:
+        dict[str, str]: ``person1`` to ``person9`` by the name of the clip.
+    """
+    found = {}
+    for person in FOLDS["nine"]:
+        lines = read_text(data / f"{person}_test.txt", "list").splitlines()
+        found.update({line.split()[0]: person for line in lines if line.strip()})
+    return found
+
+
+def confusions_of_people(people: Mapping[str, str], dump: "DumpedResults") -> dict:  # noqa: F821
     """Count what each person's actions were taken for.
 
     Args:
+        people (Mapping[str, str]): From :func:`people_of`.
         dump (DumpedResults): Predictions of one fold.
 
     Returns:
         dict: ``people``: for each, a matrix of counts, rows the true classes.
     """
     classes = dump.num_classes
-    people: dict[str, list[list[int]]] = {}
+    found: dict[str, list[list[int]]] = {}
     for name, label, predicted in zip(
         dump.names, dump.labels, dump.predictions, strict=True
     ):
-        person = PERSON.search(Path(name).name)[1]
-        counts = people.setdefault(person, [[0] * classes for _ in range(classes)])
+        person = people[Path(name).name]
+        counts = found.setdefault(person, [[0] * classes for _ in range(classes)])
         counts[int(label)][int(predicted)] += 1
-    return {"people": dict(sorted(people.items()))}
+    return {"people": dict(sorted(found.items()))}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -183,6 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from polynl_mm.experiments.many_trainings import read_finished, train_all
         from polynl_mm.experiments.nagoya_fir_page import best_other, write_page
 
+        sum_up = partial(confusions_of_people, people_of(args.data))
+
         def results(folds: Sequence[str], best: str | None = None) -> list[dict]:
             planned = [
                 training
@@ -191,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ]
             if args.finished:
                 return read_finished(planned, args.work_dir)
-            return train_all(planned, args.work_dir, args.jobs, confusions_of_people)
+            return train_all(planned, args.work_dir, args.jobs, sum_up)
 
         runs = results(["three"]) if "three" in args.folds else []
         if "nine" in args.folds:
