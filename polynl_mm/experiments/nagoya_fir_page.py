@@ -123,11 +123,10 @@ def difference_by_fold(runs: Runs, control: Runs) -> tuple[float, float, float]:
 
 
 def _by_fold(runs: Runs) -> dict[str, float]:
-    folds = {run["about"]["fold"] for run in runs}
-    counts = {
-        f: confusions([r for r in runs if r["about"]["fold"] == f]) for f in folds
-    }
-    return {fold: _percent(matrix) for fold, matrix in counts.items()}
+    by_fold: dict[str, list[Mapping]] = {}
+    for run in runs:
+        by_fold.setdefault(run["about"]["fold"], []).append(run)
+    return {fold: _percent(confusions(found)) for fold, found in by_fold.items()}
 
 
 def _by_person(runs: Runs) -> dict[str, float]:

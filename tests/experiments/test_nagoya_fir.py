@@ -71,9 +71,8 @@ def test_options_choose_the_fold_and_the_axes():
 
 def test_counts_confusions_by_person():
     names = ["a/20170203_p1_light1_190_1", "20170203_p1_light1_315_2", "x_p1_y"]
-    whose = {name.split("/")[-1]: "person4" for name in names[:2]} | {
-        "x_p1_y": "person7"
-    }
+    whose = {name.split("/")[-1]: "person4" for name in names}
+    whose["x_p1_y"] = "person7"
     scores = np.eye(3)[[0, 2, 1]]
     dump = DumpedResults("d.pkl", scores, np.array([0, 1, 1]), names)
     people = study.confusions_of_people(whose, dump)["people"]
