@@ -62,7 +62,8 @@ def make_batch(config):
     from mmaction.structures import ActionDataSample
 
     pipeline = config.train_dataloader.dataset.pipeline
-    frames = next(step for step in pipeline if step["type"] == "SampleFrames")
+    samplers = ("SampleFrames", "UniformSample")
+    frames = next(step for step in pipeline if step["type"] in samplers)
     clips, length = frames.get("num_clips", 1), frames["clip_len"]
     layout = next(s for s in pipeline if s["type"] == "FormatShape")["input_format"]
     shape = {"NCTHW": (clips, 3, length, 32, 32), "NCHW": (clips * length, 3, 32, 32)}
