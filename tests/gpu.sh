@@ -30,6 +30,8 @@ if [ -n "$wheels" ]; then
     "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir \
         --target "$site" "$wheels"/*.whl
     export PYTHON PYTHONPATH="$ROOT:$site${PYTHONPATH:+:$PYTHONPATH}"
+elif "$ROOT/.venv/bin/python" -c 'import mmaction, polynl_mm, pytest' 2> /dev/null; then
+    PYTHON="$ROOT/.venv/bin/python" # set up already
 else
     set_up_environment tests
 fi

@@ -100,24 +100,7 @@ class _Gram(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, with_mean: bool) -> tuple[Tensor, Tensor]:
-        accumulate = accumulate_dtype(x)
-        if x.is_cuda:
-            # One product: its blocks would be started one after the other, and read
-            # the features as often.
-            total = wide_product(x, x.mT)
-        elif x.dtype == accumulate:
-            total = _symmetric_product(x)
-        else:
-            size = max(_HALF_CHUNK // x.shape[0], _HALF_CHUNK // 4)
-            chunks = x.split(size, dim=2)
-            total = sum(_symmetric_product(chunk.to(accumulate)) for chunk in chunks)
-        product = total.div_(x.shape[2])
-        if with_mean:
-            mean = x.sum(dim=2, keepdim=True, dtype=accumulate) / x.shape[2]
-            one = mean.new_ones(x.shape[0], 1, 1)
-            below = torch.cat([mean.mT, one], dim=2)  # (B, 1, C + 1)
-            product = torch.cat([torch.cat([product, mean], dim=2), below], dim=1)
-        return product, x.view_as(x)
+        return _make_gram(x, with_mean), x.view_as(x)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -133,20 +116,40 @@ class _Gram(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         if grad is None:
             return grad_x, None
-        channels = x.shape[1]
-        symmetric = ((grad + grad.mT) / x.shape[2]).to(x.dtype)
-        if torch.compiler.is_compiling():
-            # Two products in place of one: compiled for CUDA (torch 2.11), that of the
-            # sum with the transpose came out wrong.
-            half = (grad / x.shape[2]).to(x.dtype)[:, :channels, :channels]
-            products = (half, half.mT)
-        else:
-            products = (symmetric[:, :channels, :channels],)
-        for product in products:
-            grad_x = apply_to_positions(product, x, grad_x)
-        if ctx.with_mean:
-            grad_x = grad_x.add_(symmetric[:, :channels, channels:])
-        return grad_x, None
+        return _gradient_of_gram(x, grad, grad_x, ctx.with_mean), None
+
+
+def _make_gram(x: Tensor, with_mean: bool) -> Tensor:
+    accumulate = accumulate_dtype(x)
+    if x.is_cuda:
+        # One product: its blocks would be started one after the other, and read
+        # the features as often.
+        total = wide_product(x, x.mT)
+    elif x.dtype == accumulate:
+        total = _symmetric_product(x)
+    else:
+        size = max(_HALF_CHUNK // x.shape[0], _HALF_CHUNK // 4)
+        chunks = x.split(size, dim=2)
+        total = sum(_symmetric_product(chunk.to(accumulate)) for chunk in chunks)
+    product = total / x.shape[2]
+    if with_mean:
+        mean = x.sum(dim=2, keepdim=True, dtype=accumulate) / x.shape[2]
+        one = mean.new_ones(x.shape[0], 1, 1)
+        below = torch.cat([mean.mT, one], dim=2)  # (B, 1, C + 1)
+        product = torch.cat([torch.cat([product, mean], dim=2), below], dim=1)
+    return product
+
+
+def _gradient_of_gram(
+    x: Tensor, grad: Tensor, grad_x: Tensor | None, with_mean: bool
+) -> Tensor:
+    """Return what comes to X through its Gram matrix, and what came otherwise."""
+    channels = x.shape[1]
+    symmetric = ((grad + grad.mT) / x.shape[2]).to(x.dtype)
+    grad_x = apply_to_positions(symmetric[:, :channels, :channels], x, grad_x)
+    if with_mean:
+        grad_x = grad_x.add_(symmetric[:, :channels, channels:])
+    return grad_x
 
 
 class _ApplyMatrix(torch.autograd.Function):
@@ -188,13 +191,17 @@ def _accumulate(
 ) -> Tensor:
     if scale is None:
         y = apply_to_positions(matrix, x)
-        return y if shift is None else y.add_(shift.unsqueeze(2))
+        if shift is None:
+            return y
+        shift = shift.unsqueeze(2)
+        # What a function writes in place and returns has no gradient where torch 2.11
+        # compiles it.
+        return y + shift if torch.compiler.is_compiling() else y.add_(shift)
     if x.dtype == accumulate_dtype(x) and not torch.jit.is_tracing():
         # The residual is a diagonal of the matrix: features are read and written once.
-        # Not written into the diagonal of a copy: compiled for CUDA (torch 2.11), a
-        # transposed matrix and its copy meet in one buffer, with wrong numbers.
-        one = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        return _accumulate(x, matrix + scale * one, None, shift)
+        matrix = matrix.clone()
+        matrix.diagonal(dim1=1, dim2=2).add_(scale)
+        return _accumulate(x, matrix, None, shift)
     y = scale * x
     if shift is not None:
         y.add_(shift.unsqueeze(2))

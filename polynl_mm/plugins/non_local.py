@@ -226,7 +226,7 @@ class _NonLocalBlock(Plugin):
         y = dot_product_block(
             groups_as_samples(x, self.axes),
             *((conv.weight.flatten(1), conv.bias) for conv in convs),
-            residual=not norm,
+            residual=len(norm) == 0,  # dynamo (torch 2.11) knows no `not` of it
             others=others,
         )
         y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
