@@ -175,9 +175,9 @@ def test_video_of_the_dump_is_found(tmp_path):
 
 
 def test_confused_clips_show_where_the_plugin_looked(
-    tool, tiny_config, tiny_dataset, tmp_path
+    tool, tool_of_report, tiny_config, tiny_dataset, tmp_path
 ):
-    """A trained run with a plugin has a map, one without has none."""
+    """A trained run with a plugin has maps in the page, one without has none."""
     from polynl_mm.commands.looked_at import draw_looks
 
     plugin = (
@@ -195,6 +195,15 @@ def test_confused_clips_show_where_the_plugin_looked(
         assert run.notes == before
         assert (picture or b"").startswith(b"\x89PNG") == (name == "poly_nl")
         assert draw_looks(run, "missing.mp4") is None
+        scores = [[0.1, 0.9], [0.2, 0.8], [0.9, 0.1]]
+        videos = [str(tiny_dataset / "videos" / f"{i}.mp4") for i in range(3)]
+        write_dump(folder / "scores.pkl", scores, [0, 0, 0], videos)
     assert "missing.mp4" in run.notes[-1]
+    page = tmp_path / "report.html"
+    folders = [str(tmp_path / name) for name in ("plain", "poly_nl")]
+    tool_of_report.main([*folders, "--out", str(page), "--rounds", "0"])
+    clips = page.read_text(encoding="utf-8").split("<figure>")[1:]
+    shown = ["where the model looked" in clip for clip in clips]
+    assert shown == [False, False, True, True]  # two are confused in each run
     (folder / "last_checkpoint").unlink()
     assert draw_looks(run, video) is None and "last_checkpoint" in run.notes[-1]
