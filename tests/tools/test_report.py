@@ -207,3 +207,5 @@ def test_confused_clips_show_where_the_plugin_looked(
     assert shown == [False, False, True, True]  # two are confused in each run
     (folder / "last_checkpoint").unlink()
     assert draw_looks(run, video) is None and "last_checkpoint" in run.notes[-1]
+    tool_of_report.main([str(folder), "--out", str(page), "--rounds", "0"])
+    assert run.notes[-1] in page.read_text(encoding="utf-8")

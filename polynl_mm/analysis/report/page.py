@@ -107,9 +107,11 @@ def write_report(
         UserError: If the labels are more or fewer than the classes.
     """
     models: dict[str, object] = {}
+    # First, for it adds to the runs' notes, which the summary says.
+    clips = _clips(runs, labels, confused, influence)
     sections = [_summary(runs, models), *_curves(runs, models)]
     sections += _confusions(runs, labels, models)
-    sections += _clips(runs, labels, confused, influence)
+    sections += clips
     sections += _tables(runs, models)
     script, divs = components(models) if models else ("", {})
     environment = Environment(autoescape=True)
