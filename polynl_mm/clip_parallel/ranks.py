@@ -6,13 +6,12 @@ gradient of a sum over ranks is the sum of the ranks' gradients, since each rank
 depends on it.
 """
 
-import math
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from polynl_mm.clip_parallel.traffic import count_sent
 from polynl_mm.ops.precision import accumulate_dtype
 
 
@@ -33,7 +32,7 @@ class Ranks:
         """Return the sums over all ranks, by one reduction."""
         dtype = accumulate_dtype(*tensors)
         flat = torch.cat([t.reshape(-1).to(dtype) for t in tensors])
-        parts = _Sum.apply(flat, self.group).split([t.numel() for t in tensors])
+        parts = summed(flat, self.group).split([t.numel() for t in tensors])
         return tuple(
             part.view(t.shape).to(t.dtype)
             for part, t in zip(parts, tensors, strict=True)
@@ -42,6 +41,7 @@ class Ranks:
     def max(self, tensor: Tensor) -> Tensor:
         """Return the greatest over all ranks, without gradients."""
         result = tensor.detach().clone(memory_format=torch.contiguous_format)
+        count_sent("sums", result)
         dist.all_reduce(result, op=dist.ReduceOp.MAX, group=self.group)
         return result
 
@@ -67,16 +67,47 @@ class Ranks:
         return tuple(found.tolist())
 
 
+def all_sum(x: Tensor, group: dist.ProcessGroup | None, kind: str = "sums") -> Tensor:
+    """Return the sum over ranks, with no gradient.
+
+    Args:
+        x (Tensor): This rank's term.
+        group (ProcessGroup | None): The ranks.
+        kind (str): As what its bytes count.
+
+    Returns:
+        Tensor: The same on all of them, of the type of ``x``.
+    """
+    total = x.detach().to(accumulate_dtype(x), copy=True).contiguous()
+    if total.numel():
+        count_sent(kind, total)
+        dist.all_reduce(total, group=group)
+    return total.to(x.dtype)
+
+
+def summed(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Return the sum over ranks, with gradients to all.
+
+    Args:
+        x (Tensor): This rank's term.
+        group (ProcessGroup | None): The ranks.
+
+    Returns:
+        Tensor: The same on all of them, of the type of ``x``.
+    """
+    return _Sum.apply(x, group)
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, group):
         ctx.group = group
-        return _all_sum(x, group)
+        return all_sum(x, group)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        return _all_sum(grad, ctx.group), None
+        return all_sum(grad, ctx.group), None
 
 
 class _Gather(torch.autograd.Function):
@@ -90,6 +121,7 @@ class _Gather(torch.autograd.Function):
         own = x.new_zeros(shape)  # unequal parts travel at the length of the longest
         own.narrow(dim, 0, ctx.length).copy_(x)
         parts = [torch.empty_like(own) for _ in lengths]
+        count_sent("clips", own)
         dist.all_gather(parts, own, group=group)
         cut = [p.narrow(dim, 0, n) for p, n in zip(parts, lengths, strict=True)]
         return torch.cat(cut, dim)
@@ -97,12 +129,5 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        own = _all_sum(grad, ctx.group).narrow(ctx.dim, ctx.start, ctx.length)
-        return own, None, None, None, None
-
-
-def _all_sum(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    total = x.detach().to(accumulate_dtype(x), copy=True).contiguous()
-    if math.prod(total.shape):
-        dist.all_reduce(total, group=group)
-    return total.to(x.dtype)
+        total = all_sum(grad, ctx.group, "clips")
+        return total.narrow(ctx.dim, ctx.start, ctx.length), None, None, None, None

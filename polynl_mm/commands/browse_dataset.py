@@ -4,7 +4,7 @@ import argparse
 
 from polynl_mm import register
 from polynl_mm.datasets import SPLITS
-from polynl_mm.recognizers.command_line import CfgOptions
+from polynl_mm.recognizers.command_line import add_cfg_options
 from polynl_mm.user_errors import user_errors
 
 
@@ -38,13 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the picture, .png, .pdf or .svg (default dataset.png)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of random crops and flips")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="change the config",
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

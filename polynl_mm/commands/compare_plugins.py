@@ -5,7 +5,7 @@ from pathlib import Path
 
 from polynl_mm import register
 from polynl_mm.analysis.cost.choice_setting import EXAMPLE, Setting
-from polynl_mm.recognizers.command_line import CfgOptions
+from polynl_mm.recognizers.command_line import CfgOptions, add_cfg_options
 from polynl_mm.user_errors import user_errors
 
 
@@ -67,13 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--device", choices=["cpu", "cuda"], help="default: what is there"
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/compare_plugins"))
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="change the config",
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from polynl_mm import register
-from polynl_mm.recognizers.command_line import CfgOptions
+from polynl_mm.recognizers.command_line import add_cfg_options
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.user_errors import user_errors
 
@@ -27,13 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="one view: 3 T H W for a 3D recognizer, T 3 H W for a 2D one",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="change the config",
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

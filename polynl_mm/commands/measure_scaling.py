@@ -8,7 +8,7 @@ from pathlib import Path
 
 from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs, write_json
-from polynl_mm.recognizers.command_line import CfgOptions
+from polynl_mm.recognizers.command_line import add_cfg_options
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.user_errors import user_errors
 
@@ -52,13 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--device", choices=["cpu", "cuda"], help="default: cuda where there is one"
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/scaling"))
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="change the config",
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

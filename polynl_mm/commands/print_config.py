@@ -3,7 +3,7 @@
 import argparse
 
 from polynl_mm import register
-from polynl_mm.recognizers.command_line import CfgOptions
+from polynl_mm.recognizers.command_line import add_cfg_options
 from polynl_mm.user_errors import user_errors
 
 
@@ -29,13 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--plugins-only", action="store_true", help="leave the config itself out"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="change the config",
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -33,8 +33,8 @@ class CfgOptions(argparse.Action):
             ) from error
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add what every tool that takes a config and a checkpoint has.
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every tool that takes a config has.
 
     Args:
         parser (argparse.ArgumentParser): The tool's parser.
@@ -46,6 +46,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help='change the config, such as test_dataloader.batch_size=8 or a="[1,2]"',
     )
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every tool that takes a config and a checkpoint has.
+
+    Args:
+        parser (argparse.ArgumentParser): The tool's parser.
+    """
+    add_cfg_options(parser)
     parser.add_argument(
         TRUST_OPTION,
         action="store_true",
