@@ -49,12 +49,12 @@ def criss_cross(
     factor = theta.shape[1] ** -0.5 if scale else 1.0
     with without_autocast(theta):
         query, key, value = (t.unflatten(2, tuple(shape)) for t in wide)
-        # Along the first axis, all parts' keys and values; along the others, its own.
-        first = (t.unflatten(2, (-1, *shape[1:])) for t in gathered(others, *wide[1:]))
-        keys, values = (
-            [whole, *[own] * (len(shape) - 1)]
-            for whole, own in zip(first, (key, value), strict=True)
-        )
+        keys, values = ([own] * len(shape) for own in (key, value))
+        if others is not None:
+            # Along the first axis, all parts' keys and values; along the others, its
+            # own.
+            whole = gathered(others, *wide[1:])
+            keys[0], values[0] = (t.unflatten(2, (-1, *shape[1:])) for t in whole)
         parts = affinity_lines(query * factor, *keys)
         y = sum(_average(part, values[axis], axis) for axis, part in enumerate(parts))
         return y.flatten(2).to(dtype)
