@@ -76,6 +76,9 @@ def train_all(
     waiting = [t for t in trainings if not _result_file(folder, t).is_file()]
     torch.set_num_threads(1)
     require_mmaction2()
+    from mmaction.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)  # imports what all of them need
     failed = []
     # A fork for each, of a process that has started no thread.
     context = multiprocessing.get_context("fork")

@@ -29,6 +29,7 @@ def install() -> None:
     )
     from polynl_mm.stack.atomic_writes import install_atomic_writes
     from polynl_mm.stack.explained_errors import explain_errors_of_stack
+    from polynl_mm.stack.formatted_configs import format_configs_once
     from polynl_mm.stack.missing_drn import supply_missing_drn
     from polynl_mm.stack.newer_transformers import survive_newer_transformers
     from polynl_mm.stack.operation_counters import count_all_products
@@ -43,5 +44,6 @@ def install() -> None:
     install_safe_loading()
     install_atomic_writes()
     explain_errors_of_stack()
+    format_configs_once()
     find_configs_by_name()
     count_all_products()
