@@ -11,6 +11,10 @@ Such a score can still be above or below chance by accident: if half of the colo
 score high, two high discs are more frequent among equal than among different colours.
 The most that this can give is an accuracy of 0.67 with four colours, 0.64 with eight;
 with more colours the accident is smaller, and much rarer. Hence the eight.
+
+At level 2 each half also shows two small discs, which are to be ignored: none has the
+colour of its half's large disc, and often one has that of the other half's. They too
+are drawn without looking at the label.
 """
 
 import argparse
@@ -32,6 +36,8 @@ from polynl_mm.user_errors import UserError, user_errors
 
 CLASSES = ("different", "same")
 SPLITS = ("train", "val")
+LEVELS = (1, 2)
+DISTRACTORS = {1: 0, 2: 2}  # small discs in each half, by level
 PALETTE = {
     "red": (220, 40, 40),
     "green": (40, 190, 50),
@@ -64,6 +70,8 @@ class BookendsParameters:
             ``frames - 2``.
         seed (int): Seed of all that is random, at least 0. Each clip draws from a
             generator of its own, so it does not depend on the other clips.
+        level (int): 1, or 2 with small discs of other colours beside the large ones.
+            What level 1 shows, level 2 shows at the same places.
 
     Raises:
         ValueError: If a value is not in its range; the message names both.
@@ -76,6 +84,7 @@ class BookendsParameters:
     colours: Sequence[str] = tuple(PALETTE)
     gap: int = 2
     seed: int = 0
+    level: int = 1
 
     def __post_init__(self):
         object.__setattr__(self, "colours", tuple(self.colours))
@@ -97,6 +106,10 @@ class BookendsParameters:
             raise ValueError(
                 f"size {self.size} gives videos that decord 0.6.0 cannot read; "
                 "take 32, 56, 64 or 80, for example"
+            )
+        if self.level not in LEVELS:
+            raise ValueError(
+                f"level must be {' or '.join(map(str, LEVELS))}, not {self.level}"
             )
         unknown = [name for name in self.colours if name not in PALETTE]
         if unknown:
@@ -129,7 +142,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Disc:
-    """One of a clip's two discs.
+    """One of a clip's discs.
 
     Args:
         colour (str): A name of ``PALETTE``.
@@ -179,11 +192,11 @@ def render_clip(parameters: BookendsParameters, clip: Clip) -> np.ndarray:
     Returns:
         np.ndarray: RGB frames, uint8, of shape (T, H, W, 3).
     """
-    grey, noise, discs = _draw_lots(parameters, clip)
+    grey, noise, discs, distractors = _draw_lots(parameters, clip)
     frames, size = parameters.frames, parameters.size
     video = np.full((frames, size, size, 3), grey)  # (T, H, W, 3)
     rows, columns = np.mgrid[:size, :size]
-    for disc in discs:
+    for disc in (*distractors, *discs):  # the large ones cover the small ones
         for time, (row, column) in disc.centres.items():
             distance = np.hypot(rows - row, columns - column)
             cover = np.clip(disc.radius + 0.5 - distance, 0, 1)[..., None]  # (H, W, 1)
@@ -204,10 +217,23 @@ def discs_of(parameters: BookendsParameters, clip: Clip) -> tuple[Disc, Disc]:
     return _draw_lots(parameters, clip)[2]
 
 
+def distractors_of(parameters: BookendsParameters, clip: Clip) -> tuple[Disc, ...]:
+    """Return the small discs of a clip, those of its first half before the others.
+
+    Args:
+        parameters (BookendsParameters): Frames, size, gap, seed and level.
+        clip (Clip): Which clip.
+
+    Returns:
+        tuple[Disc, ...]: None at level 1.
+    """
+    return _draw_lots(parameters, clip)[3]
+
+
 def _draw_lots(
     parameters: BookendsParameters, clip: Clip
-) -> tuple[float, np.ndarray, tuple[Disc, Disc]]:
-    """Return all that is random in a clip: background, noise and discs."""
+) -> tuple[float, np.ndarray, tuple[Disc, Disc], tuple[Disc, ...]]:
+    """Return all that is random in a clip: background, noise, discs, small discs."""
     rng = np.random.default_rng([parameters.seed, SPLITS.index(clip.split), clip.index])
     frames, size = parameters.frames, parameters.size
     grey = rng.uniform(80, 150)
@@ -215,17 +241,35 @@ def _draw_lots(
 
     shown = (frames - parameters.gap) // 2
     halves = ((clip.first, range(shown)), (clip.last, range(frames - shown, frames)))
-    discs = []
+    discs = tuple(
+        _draw_disc(rng, colour, (0.16, 0.22), times, size) for colour, times in halves
+    )
+    # After all that level 1 draws, which level 2 shows unchanged.
+    distractors = []
     for colour, times in halves:
-        radius = rng.uniform(0.16, 0.22) * size
-        # Both ends of the straight path are inside the picture, hence all of it.
-        start = rng.uniform(radius, size - 1 - radius, 2)
-        drift = rng.uniform(-0.25, 0.25, 2) * size
-        stop = np.clip(start + drift, radius, size - 1 - radius)
-        parts = zip(times, np.linspace(0, 1, len(times)), strict=True)
-        centres = {time: tuple(start + part * (stop - start)) for time, part in parts}
-        discs.append(Disc(colour, radius, centres))
-    return grey, noise, tuple(discs)
+        others = [name for name in parameters.colours if name != colour]
+        for _ in range(DISTRACTORS[parameters.level]):
+            other = others[rng.integers(len(others))]
+            distractors.append(_draw_disc(rng, other, (0.07, 0.1), times, size))
+    return grey, noise, discs, tuple(distractors)
+
+
+def _draw_disc(
+    rng: np.random.Generator,
+    colour: str,
+    radii: tuple[float, float],
+    times: Sequence[int],
+    size: int,
+) -> Disc:
+    """Draw a disc's radius, between parts of the picture's size, and its path."""
+    radius = rng.uniform(*radii) * size
+    # Both ends of the straight path are inside the picture, hence all of it.
+    start = rng.uniform(radius, size - 1 - radius, 2)
+    drift = rng.uniform(-0.25, 0.25, 2) * size
+    stop = np.clip(start + drift, radius, size - 1 - radius)
+    parts = zip(times, np.linspace(0, 1, len(times)), strict=True)
+    centres = {time: tuple(start + part * (stop - start)) for time, part in parts}
+    return Disc(colour, radius, centres)
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
@@ -298,6 +342,7 @@ def _check_folder(root: Path, parameters: BookendsParameters, overwrite: bool) -
         except json.JSONDecodeError:
             found = {}
         found = found if isinstance(found, dict) else {}
+        found.setdefault("level", 1)  # made before there were levels
         if found == wanted:
             return
         if not overwrite:
@@ -421,6 +466,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "size": "height and width in pixels",
         "gap": "frames without a disc in the middle of a clip",
         "seed": "seed of everything random",
+        "level": "1, or 2 with small discs of other colours, which are to be ignored",
     }.items():
         value = getattr(default, name)
         parser.add_argument(f"--{name}", type=int, default=value, help=text)

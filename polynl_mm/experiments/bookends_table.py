@@ -4,13 +4,14 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from polynl_mm.analysis.accuracy.runs import ROOT, accuracy_curve, seconds_per_epoch
 from polynl_mm.atomic_files import expect_outputs, write_json
-from polynl_mm.datasets.bookends import generate_bookends
+from polynl_mm.datasets.bookends import LEVELS, generate_bookends
 from polynl_mm.experiments.page_tables import check_page, write_table
 from polynl_mm.experiments.quickstart import FULL, PROCESSES, Size, measure_model, train
 from polynl_mm.installation import CARRIED
@@ -18,6 +19,16 @@ from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
 
 PATTERN = "configs/bookends/slowonly_r18{}_2xb16-8x2x1-5e_bookends-rgb.py"
+# By level: what is trained on, and which of the page's tables has the results.
+SIZES = {
+    level: replace(
+        FULL,
+        data=FULL.data if level == 1 else f"{FULL.data}_level{level}",
+        parameters=replace(FULL.parameters, level=level),
+    )
+    for level in LEVELS
+}
+TABLES = {level: "table" if level == 1 else f"level {level}" for level in LEVELS}
 # Name in the file name of its config: title.
 BLOCKS = {
     "": "no plugin",
@@ -113,7 +124,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         argparse.Namespace: The arguments.
     """
     parser = argparse.ArgumentParser(
-        description="Train every block on Bookends and write docs/bookends.md's table."
+        description="Train every block on Bookends and write a table of "
+        "docs/bookends.md."
+    )
+    parser.add_argument(
+        "--level", type=int, choices=LEVELS, default=1, help="of the data; default: 1"
     )
     names = [block.strip("-") or "no_plugin" for block in BLOCKS]
     parser.add_argument(
@@ -121,7 +136,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--work-dir", type=Path, default=ROOT / "work_dirs/reproduce_bookends"
+        "--work-dir",
+        type=Path,
+        help="default: work_dirs/reproduce_bookends, with _level2 behind it at level 2",
     )
     parser.add_argument("--page", type=Path, default=ROOT / "docs/bookends.md")
     return parser.parse_args(argv)
@@ -135,30 +152,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     by_name = {block.strip("-") or "no_plugin": block for block in BLOCKS}
+    size, name_of_table = SIZES[args.level], TABLES[args.level]
+    behind = "" if args.level == 1 else f"_level{args.level}"
+    work_dir = args.work_dir or ROOT / f"work_dirs/reproduce_bookends{behind}"
     with user_errors():
-        expect_outputs(folders={"--work-dir": args.work_dir})
+        expect_outputs(folders={"--work-dir": work_dir})
         for name in args.blocks:
             if name not in by_name:
                 raise UserError(
                     f"--blocks: there is no {name!r}{did_you_mean(name, by_name)}"
                 )
-        check_page(args.page)  # before hours of training
+        check_page(args.page, name_of_table)  # before hours of training
         # What is named twice is one run all the same.
         blocks = list(dict.fromkeys(by_name[name] for name in args.blocks))
         seeds = list(dict.fromkeys(args.seeds))
-        generate_bookends(ROOT / FULL.data, FULL.parameters, jobs=PROCESSES)
+        generate_bookends(ROOT / size.data, size.parameters, jobs=PROCESSES)
         results: dict[str, list[dict]] = {block: [] for block in blocks}
         # Seed by seed, so that a run cut short has something of every block.
         todo = [(seed, block) for seed in seeds for block in blocks]
         for seed, block in tqdm(todo, desc="Bookends runs", unit="run"):
-            results[block].append(run_once(block, seed, FULL, args.work_dir))
+            results[block].append(run_once(block, seed, size, work_dir))
         costs = {
             block: measure_model(CARRIED / PATTERN.format(block)) for block in blocks
         }
         table = format_results(results, costs)
-        write_table(table, args.page)
+        write_table(table, args.page, name_of_table)
         write_json(
-            args.work_dir / "results.json",
+            work_dir / "results.json",
             {BLOCKS[b]: dict(runs=results[b], **costs[b]) for b in blocks},
         )
-        print(f"{table}\n\nWritten to {args.page} and {args.work_dir}/results.json.")
+        print(f"{table}\n\nWritten to {args.page} and {work_dir}/results.json.")

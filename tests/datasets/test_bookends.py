@@ -18,6 +18,7 @@ from polynl_mm.datasets import bookends
 from polynl_mm.datasets.bookends import (
     PALETTE,
     BookendsParameters,
+    distractors_of,
     generate_bookends,
     plan_clips,
     render_clip,
@@ -119,8 +120,65 @@ def test_pixels_other_than_the_colour_do_not_depend_on_the_label():
     assert changed[5:].mean() < 0.2
 
 
-def test_frame_statistics_of_the_classes_agree():
-    parameters = BookendsParameters(train=96, frames=2, gap=0, size=32)
+def test_level_two_adds_small_discs_to_level_one():
+    parameters = BookendsParameters(frames=8, gap=2)
+    harder = dataclasses.replace(parameters, level=2)
+    for clip in plan_clips(parameters, "train")[:40]:
+        discs, small = (f(harder, clip) for f in (bookends.discs_of, distractors_of))
+        assert discs == bookends.discs_of(parameters, clip)
+        assert distractors_of(parameters, clip) == () and len(small) == 4
+        assert max(d.radius for d in small) < min(d.radius for d in discs) * 2 / 3
+        for own, others in (discs[0], small[:2]), (discs[1], small[2:]):
+            assert {own.colour} & {d.colour for d in others} == set()
+            assert all(d.centres.keys() == own.centres.keys() for d in others)
+        # Drawn below the large discs, and nowhere but at their places.
+        easy, hard = (render_clip(p, clip).astype(int) for p in (parameters, harder))
+        changed = (easy != hard).any(-1)
+        assert changed.any((1, 2)).tolist() == [True] * 3 + [False] * 2 + [True] * 3
+        allowed = np.zeros_like(changed)
+        rows, columns = np.mgrid[:64, :64]
+        for disc in small:
+            for when, (row, column) in disc.centres.items():
+                near = np.hypot(rows - row, columns - column) < disc.radius + 1
+                allowed[when] |= near
+        for disc in discs:
+            for when, (row, column) in disc.centres.items():
+                inside = np.hypot(rows - row, columns - column) < disc.radius - 1
+                allowed[when] &= ~inside
+        assert not (changed & ~allowed).any()
+
+
+def test_small_discs_say_nothing_of_the_label():
+    parameters = BookendsParameters(level=2, frames=2, gap=0, size=32, train=4000)
+    seen = {0: collections.Counter(), 1: collections.Counter()}
+    lures = 0
+    for clip in plan_clips(parameters, "train"):
+        small = [disc.colour for disc in distractors_of(parameters, clip)]
+        # A frame's discs: the large one, and the small ones beside it.
+        for own, others in (clip.first, small[:2]), (clip.last, small[2:]):
+            seen[clip.label].update((own, other) for other in others)
+        lures += clip.label == 0 and (clip.last in small[:2] or clip.first in small[2:])
+    counts = [np.array([seen[label][key] for key in sorted(seen[0])]) for label in seen]
+    assert len(counts[0]) == 8 * 7 and seen[0].keys() == seen[1].keys()
+    # 8000 draws over 56 pairs in each class: 143 +- 12.
+    assert all((np.abs(count - 8000 / 56) < 5 * 12).all() for count in counts)
+    assert lures > 700  # of 2000: 1 - (6/7) ** 4 would be 46 %
+
+
+def test_folder_made_before_there_were_levels_goes_on(small, tmp_path):
+    record = json.loads((small / "bookends.json").read_text())
+    del record["level"]
+    root = tmp_path / "old"
+    root.mkdir()
+    (root / "bookends.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="level 1 instead of 2"):
+        generate_bookends(root, dataclasses.replace(SMALL, level=2))
+    assert read_files(generate_bookends(root, SMALL)) == read_files(small)
+
+
+@pytest.mark.parametrize("level", bookends.LEVELS)
+def test_frame_statistics_of_the_classes_agree(level):
+    parameters = BookendsParameters(train=96, frames=2, gap=0, size=32, level=level)
     means = {0: [], 1: []}
     for clip in plan_clips(parameters, "train"):
         means[clip.label].append(render_clip(parameters, clip).mean((1, 2)))
@@ -279,6 +337,7 @@ def test_strangers_folder_is_refused(tmp_path):
         ({"gap": -1}, "gap must be 0 or more, not -1"),
         ({"gap": 15}, "at most 14 of 16 frames, not 15"),
         ({"seed": -1}, "seed must be 0 or more, not -1"),
+        ({"level": 3}, "level must be 1 or 2, not 3"),
         ({"size": 48}, "size 48 .* decord"),
         ({"size": 72}, "size 72 .* decord"),
         ({"size": 65}, "even number from 32 to 512, not 65"),

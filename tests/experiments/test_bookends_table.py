@@ -5,6 +5,7 @@ import json
 import pytest
 
 from polynl_mm.experiments import bookends_table as table
+from polynl_mm.experiments import page_tables
 from polynl_mm.experiments.page_tables import END, START
 from polynl_mm.experiments.quickstart import FULL, ROOT
 from polynl_mm.user_errors import UserError
@@ -79,6 +80,24 @@ def test_blocks_seeds_and_page(pretend, tmp_path):
         ["| PolyNL3d", "2", "75.0 ± 0.0"],
     ]
     assert page.read_text().startswith(f"before\n{START}\n| block")
+
+
+def test_level_has_data_folder_and_table_of_its_own(pretend, tmp_path, monkeypatch):
+    made, page = [], tmp_path / "page.md"
+    monkeypatch.setattr(
+        table, "generate_bookends", lambda *args, **_: made.append(args)
+    )
+    monkeypatch.setattr(table, "ROOT", tmp_path)
+    marks = page_tables.marks("level 2")
+    page.write_text(f"{START}\nkept\n{END}\n{marks[0]}\n{marks[1]}\n")
+    options = ["--level", "2", "--page", str(page), "--seeds", "0"]
+    table.main([*options, "--blocks", "polynl"])
+    assert page.read_text().startswith(f"{START}\nkept\n{END}\n{marks[0]}\n| block")
+    [(data, parameters)] = made
+    assert (data, parameters.level) == (tmp_path / "data/bookends_level2", 2)
+    assert table.SIZES[1] == FULL
+    [(_, _, run)] = pretend
+    assert run == tmp_path / "work_dirs/reproduce_bookends_level2/polynl/seed_0"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Train every block on Bookends with three seeds, and write the table of
+# Train every block on Bookends with three seeds, and write a table of
 # docs/bookends.md. Run it again to go on after an interruption.
 #
-#   bash tools/reproduce/bookends.sh [--blocks NAME ...] [--seeds N ...]
+#   bash tools/reproduce/bookends.sh [--level 2] [--blocks NAME ...] [--seeds N ...]
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/../setup_env.sh"
