@@ -69,9 +69,8 @@ def apply_matrix(
     Returns:
         Tensor: (B, C, N), of the type of ``x``.
     """
-    matrix, scale, shift = (
-        None if t is None else t.to(x.dtype) for t in (matrix, scale, shift)
-    )
+    # The scale's gradient is a sum over all features: it keeps its type for that.
+    matrix, shift = (None if t is None else t.to(x.dtype) for t in (matrix, shift))
     return apply_function(_ApplyMatrix, x, matrix, scale, shift)
 
 
@@ -200,9 +199,9 @@ def _accumulate(
     if x.dtype == accumulate_dtype(x) and not torch.jit.is_tracing():
         # The residual is a diagonal of the matrix: features are read and written once.
         matrix = matrix.clone()
-        matrix.diagonal(dim1=1, dim2=2).add_(scale)
+        matrix.diagonal(dim1=1, dim2=2).add_(scale.to(x.dtype))
         return _accumulate(x, matrix, None, shift)
-    y = scale * x
+    y = scale.to(x.dtype) * x
     if shift is not None:
         y.add_(shift.unsqueeze(2))
     return apply_to_positions(matrix, x, y)

@@ -70,6 +70,29 @@ def scale_positions(x: Tensor, scale: Tensor) -> Tensor:
     return apply_function(_Scaled, x, scale)
 
 
+def add_scaled(y: Tensor | None, x: Tensor, scale: Tensor) -> Tensor:
+    """Return ``y + scale x`` for one learned number, whose gradient sums in float32.
+
+    It is a sum over all features of a batch: in float16 it would overflow before any
+    other gradient, and a loss scaler would lower its scale for this one number.
+
+    Args:
+        y (Tensor, optional): What is added, of the shape of ``x``. None adds nothing.
+        x (Tensor): Features of any shape.
+        scale (Tensor): (1,).
+
+    Returns:
+        Tensor: Of the shape and type of ``x``.
+    """
+    y = None if y is None else y.to(x.dtype)
+    if x.dtype == accumulate_dtype(x):
+        return _add_scaled(y, x, scale.to(x.dtype))
+    if torch.compiler.is_compiling():
+        scaled = (scale * x).to(x.dtype)
+        return scaled if y is None else y + scaled
+    return apply_function(_AddScaled, y, x, scale)
+
+
 def chunk_size(x: Tensor) -> int:
     """Return how many positions of features are widened at a time.
 
@@ -129,3 +152,33 @@ class _Scaled(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         grad_scale = _SumOfProducts.apply(grad.to(x.dtype), x).to(scale.dtype)
         return scale_positions(grad, scale), grad_scale
+
+
+class _AddScaled(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor | None, x: Tensor, scale: Tensor) -> Tensor:
+        return _add_scaled(y, x, scale.to(x.dtype))
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        _, *saved = inputs
+        ctx.save_for_backward(*saved)
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        needs_y, needs_x, needs_scale = ctx.needs_input_grad
+        grad_x = grad_scale = None
+        if needs_x:
+            grad_x = add_scaled(None, grad, scale)
+        if needs_scale:
+            total = (grad * x).sum(dtype=accumulate_dtype(x))
+            grad_scale = total.reshape(scale.shape).to(scale.dtype)
+        return grad if needs_y else None, grad_x, grad_scale
+
+
+def _add_scaled(y: Tensor | None, x: Tensor, scale: Tensor) -> Tensor:
+    return scale * x if y is None else torch.addcmul(y, x, scale)

@@ -22,7 +22,11 @@ import torch
 from torch import Tensor
 
 from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
-from polynl_mm.ops.half_products import mean_of_products, scale_positions
+from polynl_mm.ops.half_products import (
+    add_scaled,
+    mean_of_products,
+    scale_positions,
+)
 from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
 from polynl_mm.ops.products import apply_to_positions
 from polynl_mm.ops.summaries import Holder, mean_of_all
@@ -121,7 +125,7 @@ def poly_nl(
             y = _apply_folded(features, moment, out, g, of_out, of_g, together)
         if residual is None or together is not None:
             return y
-        return torch.addcmul(y.to(x.dtype), x, residual.to(x.dtype))
+        return add_scaled(y, x, residual)
 
 
 def count_operations(

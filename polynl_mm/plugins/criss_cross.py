@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops.criss_cross import criss_cross
+from polynl_mm.ops.half_products import add_scaled
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
@@ -75,7 +76,7 @@ class _CrissCross(Plugin):
             samples = (groups_as_samples(p, self.axes) for p in projected)
             y = criss_cross(*samples, shape, others=self.others)
             y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
-            x = torch.addcmul(x, self.gamma.to(x.dtype), y.to(x.dtype))
+            x = add_scaled(x, y.to(x.dtype), self.gamma)
         return x
 
 

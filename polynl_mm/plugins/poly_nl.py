@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
+from polynl_mm.ops.half_products import add_scaled
 from polynl_mm.ops.poly import SCHEDULES, Schedule, poly_nl
 from polynl_mm.ops.precision import cast
 from polynl_mm.ops.summaries import holder
@@ -133,8 +134,8 @@ class _PolyNL(Plugin):
         if fused:
             return y
         if self.norm is not None:
-            y = self.alpha * normalise(self.norm, y, holder())
-        return torch.addcmul(y.to(x.dtype), x, self.beta.to(x.dtype))
+            y = add_scaled(None, normalise(self.norm, y, holder()), self.alpha)
+        return add_scaled(y, x, self.beta)
 
     @property
     def biases(self) -> tuple[Tensor | None, ...]:

@@ -57,7 +57,7 @@ class SinePositions(nn.Module):
             Tensor: (1, C, *positions), of size 1 along the axes not told apart, of the
             type of ``x``.
         """
-        total = None
+        encodings = []
         for weight, axis in zip(self.weight, self.along, strict=True):
             length = x.shape[2 + axis]
             place = (0, length)
@@ -67,9 +67,11 @@ class SinePositions(nn.Module):
             shape = [1] * self.dims
             shape[axis] = length
             encoding = weight.to(waves.dtype) @ waves  # (C, L)
-            encoding = encoding.reshape(1, -1, *shape)
-            total = encoding if total is None else total + encoding
-        return total.to(x.dtype)
+            encodings.append(encoding.reshape(1, -1, *shape))
+        # What is as large as a clip's features is made in their type.
+        *few, last = encodings
+        last = last.to(x.dtype)
+        return sum(few).to(x.dtype) + last if few else last
 
     def extra_repr(self) -> str:
         """Return what ``print(model)`` shows beside the layers."""

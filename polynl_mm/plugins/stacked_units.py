@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from polynl_mm.ops.half_products import add_scaled
 from polynl_mm.ops.summaries import holder
 from polynl_mm.plugins.base import (
     Axes,
@@ -140,6 +141,6 @@ class StackedUnits(Plugin):
             y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
             y = normalise(norm, y, holder())
             y = y.relu() if self.relu else y
-            x = torch.addcmul(x, alpha.to(x.dtype), y.to(x.dtype))
+            x = add_scaled(x, y.to(x.dtype), alpha)
             read = self.placed(x)
         return x

@@ -1,12 +1,20 @@
 """Half-precision products: float32 sums, and no features in float32."""
 
+import copy
+
 import pytest
 import torch
 from random_tensors import draw
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import polynl_mm
-from polynl_mm.ops.half_products import mean_of_products, scale_positions, wide_product
+from polynl_mm import plugins
+from polynl_mm.ops.half_products import (
+    add_scaled,
+    mean_of_products,
+    scale_positions,
+    wide_product,
+)
 
 HALVES = [torch.bfloat16, torch.float16]
 SHAPES = [(2, 3, 5), (1, 4, 1024), (2, 2, 3, 2500)]
@@ -65,6 +73,72 @@ def test_products_of_float16_do_not_overflow():
     assert wide_product(large, large.mT).item() == pytest.approx(5e9)
 
 
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64])
+@pytest.mark.parametrize("added", [True, False])
+def test_features_times_one_number_with_gradients(dtype, added):
+    y, x, weight = half(dtype, y=(2, 3, 50), x=(2, 3, 50), weight=(2, 3, 50))
+    scale = draw({"scale": (1,)}, dtype=torch.float32)["scale"]
+
+    def run(dtype, scale, of):
+        leaves = [t.to(dtype).detach().requires_grad_() for t in (y, x)]
+        leaves.append(scale.detach().requires_grad_())
+        result = of(*leaves)
+        loss = (weight.to(dtype) * result.to(dtype)).sum()
+        used = leaves[0 if added else 1 :]
+        return [result, *torch.autograd.grad(loss, used)]
+
+    found = run(
+        dtype, scale, lambda y, x, scale: add_scaled(y if added else None, x, scale)
+    )
+    expected = run(
+        torch.float64,
+        scale.to(dtype).double(),
+        lambda y, x, scale: y * added + scale * x,
+    )
+    assert found[0].dtype == dtype and found[-1].dtype == torch.float32
+    for ours, theirs in zip(found, expected, strict=True):
+        eps = max(torch.finfo(dtype).eps, 1e-7)
+        assert (ours - theirs).abs().max() <= 4 * eps * theirs.abs().max()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_gradients_of_the_scaled_gradient(create_graph):
+    x = torch.randn(2, 3, 4).half().requires_grad_()
+    scale = torch.tensor([2.0], requires_grad=True)
+    loss = (add_scaled(None, x, scale).float() ** 2).sum()
+    (of_scale,) = torch.autograd.grad(loss, scale, create_graph=create_graph)
+    assert of_scale.item() == pytest.approx(4 * (x**2).sum().item(), rel=1e-2)
+    if create_graph:
+        (second,) = torch.autograd.grad(of_scale, x)
+        torch.testing.assert_close(second.float(), 8 * x.float(), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in plugins.__all__ if name.endswith("3d")),
+        ("PolyNL3d", dict(norm_cfg=dict(type="BN3d"))),
+        ("PolyNL3d", dict(positions="sine", reduction=8)),
+    ],
+)
+def test_gradients_of_learned_numbers_do_not_overflow(name, options):
+    """A number that scales features has the sum over all of them as its gradient."""
+    plugin = getattr(plugins, name)(16, **options)
+    numbers = {k: p for k, p in plugin.named_parameters() if p.numel() <= 4}
+    if not numbers:
+        pytest.skip("it has none")
+    x = (torch.rand(2, 16, 4, 64, 64) + 1).half()
+    with torch.autocast("cpu", dtype=torch.float16):
+        y = plugin(x)
+    of_output = torch.rand_like(y)
+    found = torch.autograd.grad(y, numbers.values(), of_output)
+    exact = copy.deepcopy(plugin).double()
+    numbers = [exact.get_parameter(k) for k in numbers]
+    expected = torch.autograd.grad(exact(x.double()), numbers, of_output.double())
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-2, atol=1.0)
+
+
 class _Wide(TorchDispatchMode):
     """Remembers the largest float32 tensor that any operation makes."""
 
@@ -85,8 +159,15 @@ class _Wide(TorchDispatchMode):
 @pytest.mark.parametrize("axes", ["spacetime", "space"])
 @pytest.mark.parametrize(
     "options",
-    [dict(schedule="gram"), dict(schedule="direct"), dict(reduction=4, bias=True)],
-    ids=["gram", "direct", "reduced"],
+    [
+        dict(schedule="gram"),
+        dict(schedule="direct"),
+        dict(reduction=4, bias=True),
+        dict(positions="sine"),
+        dict(positions="sine", norm_cfg=dict(type="BN3d")),
+        dict(heads=4),
+    ],
+    ids=["gram", "direct", "reduced", "positions", "norm", "heads"],
 )
 def test_poly_nl_makes_no_float32_features(dtype, axes, options):
     """On features that are in half already, forward and backward."""
@@ -100,8 +181,11 @@ def test_poly_nl_makes_no_float32_features(dtype, axes, options):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_dot_product_makes_no_float32_features(dtype):
-    plugin = polynl_mm.NonLocalBlock3d(32, mode="dot_product", zeros_init=False)
+@pytest.mark.parametrize("positions", [None, "sine"])
+def test_dot_product_makes_no_float32_features(dtype, positions):
+    plugin = polynl_mm.NonLocalBlock3d(
+        32, mode="dot_product", zeros_init=False, positions=positions
+    )
     x = torch.randn(2, 32, 4, 64, 48).to(dtype).requires_grad_()
     with _Wide() as seen:
         with torch.autocast("cpu", dtype=dtype):
