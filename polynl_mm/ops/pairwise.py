@@ -19,7 +19,7 @@ from polynl_mm.ops.precision import (
     outside_autocast,
     without_autocast,
 )
-from polynl_mm.ops.products import apply_function, thin_product
+from polynl_mm.ops.products import apply_function, project, thin_product
 from polynl_mm.ops.summaries import Holder, gathered, mean_of_all
 
 # Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve, and
@@ -140,7 +140,8 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tens
     theta, phi, g, weight = cast(dtype, theta, phi, g, weight)
     for_theta, for_phi = weight.chunk(2)
     with without_autocast(g):
-        a, b = for_theta @ theta, for_phi @ phi  # (B, N), (B, M)
+        a = project(for_theta.unsqueeze(0), theta).squeeze(1)  # (B, N)
+        b = project(for_phi.unsqueeze(0), phi).squeeze(1)  # (B, M)
         prefixes = _find_prefixes(a, b)
         trains = torch.is_grad_enabled() and not torch.jit.is_tracing()
         back = _find_prefixes(b, a) if trains else None

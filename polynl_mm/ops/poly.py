@@ -28,7 +28,7 @@ from polynl_mm.ops.half_products import (
     scale_positions,
 )
 from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
-from polynl_mm.ops.products import apply_to_positions
+from polynl_mm.ops.products import for_each, project
 from polynl_mm.ops.summaries import Holder, mean_of_all
 
 Schedule = Literal["auto", "direct", "gram"]
@@ -204,8 +204,7 @@ def _moment_gram(
             with_bias(weight, bias, accumulate)
             for weight, bias in ((theta, of_theta), (phi, of_phi))
         )
-    # bmm, because a product of a matrix and a batch copies the batch transposed.
-    theta = _for_each(theta.to(accumulate), product)
+    theta = for_each(theta.to(accumulate), product)
     moment = (torch.bmm(theta, product) * phi.to(accumulate)).sum(dim=2)
     return moment.unflatten(0, groups), samples.unflatten(0, groups).transpose(1, 2)
 
@@ -218,16 +217,9 @@ def _as_samples(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def _for_each(weight: Tensor, samples: Tensor) -> Tensor:
-    """(K, C) -> (B, K, C), a view, whose gradient is no sum where B is 1."""
-    return weight.unsqueeze(0).expand(samples.shape[0], -1, -1)
-
-
 def _project(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply (K, C), and a bias, (K,), to every position of (B, C, G, N)."""
-    # bmm: where weights are trained, a product of a matrix and a batch of features lays
-    # the features out anew, with channels last.
-    y = apply_to_positions(_for_each(weight, x), x.flatten(2))
+    y = project(weight, x.flatten(2))
     y = y.unflatten(2, x.shape[2:])
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 

@@ -55,6 +55,27 @@ def apply_to_positions(
     return torch.baddbmm(added, matrix, x)
 
 
+def project(weight: Tensor, x: Tensor) -> Tensor:
+    """Apply one matrix to every position of all samples, laid out as they are.
+
+    ``weight @ x`` would lay a batch of features out anew, and back in the backward
+    pass.
+
+    Args:
+        weight (Tensor): (K, C).
+        x (Tensor): Features, (B, C, N).
+
+    Returns:
+        Tensor: (B, K, N).
+    """
+    return apply_to_positions(for_each(weight, x), x)
+
+
+def for_each(weight: Tensor, samples: Tensor) -> Tensor:
+    """(K, C) -> (B, K, C), a view, whose gradient is no sum where B is 1."""
+    return weight.unsqueeze(0).expand(samples.shape[0], -1, -1)
+
+
 def has_channels_last(x: Tensor) -> bool:
     """Return whether the channels of features, (B, C, N), lie last in memory."""
     return x.shape[1] > 1 and x.stride(1) == 1 and x.stride(2) >= x.shape[1]

@@ -23,6 +23,7 @@ from polynl_mm.ops.precision import (
     compute_dtype,
     without_autocast,
 )
+from polynl_mm.ops.products import apply_to_positions, for_each, project
 from polynl_mm.ops.summaries import Holder, gathered, mean_of_all
 
 
@@ -60,7 +61,7 @@ def spectral(
     theta, phi, g, weight = cast(wide, theta, phi, g, weight)
     with without_autocast(g):
         if len(weight) == 1:
-            return (weight[0] @ g).to(dtype)
+            return project(weight[0], g).to(dtype)
         t, p = _normalised_factors(theta, phi, others)
         if others is None and g.shape[2] <= 2 * theta.shape[1]:
             return _filter_in_full(t, p, g, weight, stable).to(dtype)
@@ -108,7 +109,7 @@ def spectral_softmax(
             (signal,) = gathered(others, filtered[-1].to(dtype))
             average = gaussian(theta, phi, signal, scale=scale).to(wide)
             filtered.append(average if order == 1 else 2 * average - filtered[-2])
-        y = sum(w @ signal for w, signal in zip(weight, filtered, strict=True))
+        y = sum(project(w, signal) for w, signal in zip(weight, filtered, strict=True))
         return y.to(dtype)
 
 
@@ -205,8 +206,9 @@ def _filter_by_factors(
             z.append(2 * step - z[-2])
     of_signal = sum(c[order] * weight[order] for order in range(orders))  # (C, V)
     of_factors = sum(weight[order] @ z[order] for order in range(1, orders))
-    y = torch.baddbmm(of_factors[..., :width] @ t, of_factors[..., width:], p)
-    return y + of_signal @ g  # (B, C, N)
+    y = apply_to_positions(of_factors[..., :width], t)  # (B, C, N)
+    y = apply_to_positions(of_factors[..., width:], p, y)
+    return apply_to_positions(for_each(of_signal, g), g, y)
 
 
 def _filter_in_full(
@@ -222,4 +224,4 @@ def _filter_in_full(
             filtered.append(c * g + (1 - c) * filtered[1])
         else:
             filtered.append(2 * filtered[-1] @ affinity - filtered[-2])
-    return sum(w @ signal for w, signal in zip(weight, filtered, strict=True))
+    return sum(project(w, signal) for w, signal in zip(weight, filtered, strict=True))

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.ops.pairwise import non_local_stage
+from polynl_mm.ops.products import project
 from polynl_mm.plugins.base import Axes
 from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.stacked_units import StackedUnits
@@ -45,7 +46,7 @@ class _NonLocalStage(StackedUnits):
     ) -> Tensor:
         """Return ``weight (g - A g)``."""
         y = non_local_stage(theta, phi, g, scale=self.use_scale, others=self.others)
-        return weight[0] @ y
+        return project(weight[0], y)
 
 
 @MODELS.register_module()

@@ -12,6 +12,7 @@ import math
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from polynl_mm.ops.products import project
 from polynl_mm.ops.spectral import disentangled, spectral, spectral_softmax, whiten
 from polynl_mm.plugins.base import Axes, check_whole
 from polynl_mm.plugins.position_encoding import Positions
@@ -103,7 +104,8 @@ class _SpectralNL(StackedUnits):
             theta = theta / self.temperature
         options = dict(scale=self.use_scale, others=self.others)
         if logits is not None:
-            return weight[0] @ disentangled(theta, phi, g, logits, **options)
+            y = disentangled(theta, phi, g, logits, **options)
+            return project(weight[0], y)
         return spectral_softmax(theta, phi, g, weight, stable=self.stable, **options)
 
 

@@ -12,7 +12,15 @@ CASES = [
     ("PolyNL3d", dict(schedule="gram")),
     ("PolyNL3d", dict(schedule="direct", reduction=4)),
     ("PolyNL3d", dict(reduction=2, bias=True)),
+    ("PolyNL3d", dict(positions="sine")),
+    ("PolyNL3d", dict(norm_cfg=dict(type="BN3d"))),
     ("NonLocalBlock3d", dict(mode="dot_product", zeros_init=False)),
+    ("NonLocalBlock3d", dict(mode="dot_product", positions="sine", zeros_init=False)),
+    ("SpectralNL3d", {}),
+    ("SpectralNL3d", dict(order=3, num_units=2)),
+    ("DoubleAttention3d", {}),
+    ("EfficientAttention3d", {}),
+    ("GlobalContext3d", {}),
 ]
 
 
