@@ -33,6 +33,8 @@ TABLES = {level: "table" if level == 1 else f"level {level}" for level in LEVELS
 BLOCKS = {
     "": "no plugin",
     "-polynl": "PolyNL3d",
+    "-polynl-r4": "PolyNL3d, reduction 4",
+    "-polynl-r8": "PolyNL3d, reduction 8",
     "-nl-embedded-gaussian": "NonLocalBlock3d, embedded Gaussian",
     "-nl-dot-product": "NonLocalBlock3d, dot product",
     "-spectralnl": "SpectralNL3d (SNL)",

@@ -21,6 +21,8 @@ BLOCKS = {
     CONTROL: "-pointwise",
     "PolyNL3d": "-polynl",
     "PolyNL3d, positions": "-polynl-sine",
+    "PolyNL3d, reduction 4": "-polynl-r4",
+    "PolyNL3d, reduction 8": "-polynl-r8",
     "NonLocalBlock3d, embedded Gaussian": "-nl-embedded-gaussian",
     "NonLocalBlock3d, embedded Gaussian, positions": "-nl-embedded-gaussian-sine",
     "NonLocalBlock3d, dot product": "-nl-dot-product",
@@ -35,6 +37,8 @@ BLOCKS = {
     "CrissCross3d": "-crisscross",
 }
 WITHOUT_AXES = (NO_PLUGIN, CONTROL)
+# Of another block in the table; over time only.
+VARIANTS = tuple(t for t in BLOCKS if t.endswith("positions") or "reduction" in t)
 FOLDS = {
     "three": tuple(f"three{number}" for number in range(1, 4)),
     "nine": tuple(f"person{number}" for number in range(1, 10)),
@@ -98,7 +102,7 @@ def _cells(count: str, best: str | None, first: bool) -> Iterator[tuple[str, str
         for title in BLOCKS:
             yield "frame-wise", title, "time"
         for title in BLOCKS if first else ():
-            if title not in WITHOUT_AXES and not title.endswith("positions"):
+            if title not in WITHOUT_AXES and title not in VARIANTS:
                 yield "frame-wise", title, "spacetime"
         return
     for network, titles in NINE.items():

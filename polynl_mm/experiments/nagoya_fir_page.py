@@ -16,6 +16,7 @@ from polynl_mm.experiments.nagoya_fir import (
     FOLDS,
     NINE,
     NO_PLUGIN,
+    VARIANTS,
 )
 from polynl_mm.experiments.page_tables import check_page, write_table
 
@@ -143,7 +144,8 @@ def best_other(runs: Runs) -> str:
     Returns:
         str: Its title.
     """
-    others = [title for title in BLOCKS if title not in NINE["frame-wise"]]
+    known = (*NINE["frame-wise"], *VARIANTS)
+    others = [title for title in BLOCKS if title not in known]
     cells = {t: select(runs, "frame-wise", t, folds="three") for t in others}
     return max(cells, key=lambda title: mean_and_spread(cells[title])[0])
 

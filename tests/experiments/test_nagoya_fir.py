@@ -44,7 +44,7 @@ def test_plan_names_each_training_once_and_its_config_exists():
     for training in planned:
         assert (ROOT / training.config).is_file(), training.config
     three = [t for t in planned if t.about["folds"] == "three"]
-    assert len(three) == 3 * (16 * 3 + 12)
+    assert len(three) == 3 * (18 * 3 + 12)
     assert len(planned) - len(three) == 9 * 3 * (5 + 1 + 2)
 
 
@@ -110,9 +110,9 @@ def test_seeds_that_miss_people_are_left_out(monkeypatch):
 
 def test_best_other_is_not_one_of_the_nine(monkeypatch):
     monkeypatch.setitem(page.FOLDS, "three", ("person0",))
-    runs = []
+    runs, known = [], (*study.NINE["frame-wise"], *study.VARIANTS)
     for number, block in enumerate(study.BLOCKS):
-        best = block == "PyramidNL3d" or block in study.NINE["frame-wise"]
+        best = block == "PyramidNL3d" or block in known
         runs += runs_of([[90 if best else 50 + number]], block=block, folds="three")
     assert page.best_other(runs) == "PyramidNL3d"
 
