@@ -110,6 +110,12 @@ def test_pages_name_files_that_are_there():
     importlib.util.find_spec("mkdocs") is None or sys.version_info < (3, 10),
     reason="mkdocs is not installed (requirements/docs.txt)",
 )
+def test_readme_leads_to_every_page():
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    pages = [f"docs/{page.name}" for page in (REPO / "docs").glob("*.md")]
+    assert [page for page in pages if f"]({page})" not in readme] == []
+
+
 def test_site_builds_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     done = subprocess.run(
