@@ -142,6 +142,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="default: work_dirs/reproduce_bookends, with _level2 behind it at level 2",
     )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="default: docs/results/bookends_level1.json, or that of the level",
+    )
     parser.add_argument("--page", type=Path, default=ROOT / "docs/bookends.md")
     return parser.parse_args(argv)
 
@@ -157,8 +162,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     size, name_of_table = SIZES[args.level], TABLES[args.level]
     behind = "" if args.level == 1 else f"_level{args.level}"
     work_dir = args.work_dir or ROOT / f"work_dirs/reproduce_bookends{behind}"
+    results_file = (
+        args.results or ROOT / f"docs/results/bookends_level{args.level}.json"
+    )
     with user_errors():
-        expect_outputs(folders={"--work-dir": work_dir})
+        expect_outputs({"--results": results_file}, {"--work-dir": work_dir})
         for name in args.blocks:
             if name not in by_name:
                 raise UserError(
@@ -180,7 +188,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = format_results(results, costs)
         write_table(table, args.page, name_of_table)
         write_json(
-            work_dir / "results.json",
+            results_file,
             {BLOCKS[b]: dict(runs=results[b], **costs[b]) for b in blocks},
         )
-        print(f"{table}\n\nWritten to {args.page} and {work_dir}/results.json.")
+        print(f"{table}\n\nWritten to {args.page} and {results_file}.")
+        from polynl_mm.experiments import reduction_accuracy
+
+        if results_file.parent == reduction_accuracy.RESULTS:
+            reduction_accuracy.write_reduction()

@@ -201,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from polynl_mm import register
 
         register()
+        from polynl_mm.experiments import reduction_accuracy
         from polynl_mm.experiments.many_trainings import read_finished, train_all
         from polynl_mm.experiments.nagoya_fir_page import best_other, write_page
 
@@ -226,6 +227,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(args.results, [{key: run[key] for key in kept} for run in runs])
         write_page(runs, args.page)
         print(f"Written: {args.results}, {args.page} and its pictures.")
+        if args.results.parent == reduction_accuracy.RESULTS:
+            reduction_accuracy.write_reduction()
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -65,7 +65,8 @@ def pretend(monkeypatch):
 def test_blocks_seeds_and_page(pretend, tmp_path):
     page, work = tmp_path / "page.md", tmp_path / "w"
     page.write_text(f"before\n{START}\n{END}\n")
-    options = ["--work-dir", str(work), "--page", str(page)]
+    results = tmp_path / "results.json"
+    options = ["--work-dir", str(work), "--page", str(page), "--results", str(results)]
     # Twice the same is once.
     options += ["--blocks", "no_plugin", "polynl", "polynl", "--seeds", "4", "7", "4"]
     table.main(options)
@@ -91,12 +92,14 @@ def test_level_has_data_folder_and_table_of_its_own(pretend, tmp_path, monkeypat
     marks = page_tables.marks("level 2")
     page.write_text(f"{START}\nkept\n{END}\n{marks[0]}\n{marks[1]}\n")
     options = ["--level", "2", "--page", str(page), "--seeds", "0"]
+    (tmp_path / "docs/results").mkdir(parents=True)
     table.main([*options, "--blocks", "polynl"])
     assert page.read_text().startswith(f"{START}\nkept\n{END}\n{marks[0]}\n| block")
     [(data, parameters)] = made
     assert (data, parameters.level) == (tmp_path / "data/bookends_level2", 2)
     assert table.SIZES[1] == FULL
     [(_, _, run)] = pretend
+    assert (tmp_path / "docs/results/bookends_level2.json").is_file()
     assert run == tmp_path / "work_dirs/reproduce_bookends_level2/polynl/seed_0"
 
 
