@@ -19,6 +19,7 @@ from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, did_you_mean, user_errors
 
 PATTERN = "configs/bookends/slowonly_r18{}_2xb16-8x2x1-5e_bookends-rgb.py"
+PAGE = ROOT / "docs/bookends.md"
 # By level: what is trained on, and which of the page's tables has the results.
 SIZES = {
     level: replace(
@@ -134,7 +135,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     names = [block.strip("-") or "no_plugin" for block in BLOCKS]
     parser.add_argument(
-        "--blocks", nargs="+", default=names, metavar="NAME", help=", ".join(names)
+        "--blocks",
+        nargs="+",
+        metavar="NAME",
+        help=f"train these only, and write no page: {', '.join(names)}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
@@ -147,7 +151,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="default: docs/results/bookends_level1.json, or that of the level",
     )
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/bookends.md")
+    parser.add_argument("--page", type=Path, default=PAGE)
     return parser.parse_args(argv)
 
 
@@ -167,14 +171,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with user_errors():
         expect_outputs({"--results": results_file}, {"--work-dir": work_dir})
-        for name in args.blocks:
+        for name in args.blocks or ():
             if name not in by_name:
                 raise UserError(
                     f"--blocks: there is no {name!r}{did_you_mean(name, by_name)}"
                 )
         check_page(args.page, name_of_table)  # before hours of training
         # What is named twice is one run all the same.
-        blocks = list(dict.fromkeys(by_name[name] for name in args.blocks))
+        blocks = list(dict.fromkeys(by_name[name] for name in args.blocks or by_name))
         seeds = list(dict.fromkeys(args.seeds))
         generate_bookends(ROOT / size.data, size.parameters, jobs=PROCESSES)
         results: dict[str, list[dict]] = {block: [] for block in blocks}
@@ -186,13 +190,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             block: measure_model(CARRIED / PATTERN.format(block)) for block in blocks
         }
         table = format_results(results, costs)
+        print(table)
+        if args.blocks:
+            print(
+                f"\nThe results are in {work_dir}; without --blocks they are written."
+            )
+            return
         write_table(table, args.page, name_of_table)
         write_json(
             results_file,
             {BLOCKS[b]: dict(runs=results[b], **costs[b]) for b in blocks},
         )
-        print(f"{table}\n\nWritten to {args.page} and {results_file}.")
-        from polynl_mm.experiments import reduction_accuracy
+        print(f"\nWritten to {args.page} and {results_file}.")
+        if args.page == PAGE:
+            from polynl_mm.experiments.reduction_accuracy import write_reduction
 
-        if results_file.parent == reduction_accuracy.RESULTS:
-            reduction_accuracy.write_reduction()
+            write_reduction()

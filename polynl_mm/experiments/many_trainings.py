@@ -80,7 +80,7 @@ def train_all(
 
     register_all_modules(init_default_scope=False)  # imports what all of them need
     failed = []
-    # A fork for each, of a process that has started no thread.
+    # A fork for each, of a process whose thread pools have not worked yet.
     context = multiprocessing.get_context("fork")
     with context.Pool(jobs, maxtasksperchild=1) as pool:
         tasks = [(training, folder, sum_up) for training in waiting]

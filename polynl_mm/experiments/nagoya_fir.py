@@ -14,6 +14,7 @@ NETWORKS = {
     "frame-wise": "configs/nagoya_fir/slowonly_r6{}_1xb32-u8-8e_nagoya-fir.py",
     "temporal": "configs/nagoya_fir/r3d_r6{}_1xb64-u8-16e_nagoya-fir.py",
 }
+PAGE = ROOT / "docs/real_data.md"
 NO_PLUGIN, CONTROL = "no plugin", "1x1x1 convolution (control)"
 # Title: name in the file name of its config.
 BLOCKS = {
@@ -185,7 +186,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--jobs", type=int, default=2, help="trainings at once, one thread each")
     add("--work-dir", type=Path, default=ROOT / "work_dirs/reproduce_nagoya_fir")
     add("--results", type=Path, default=ROOT / "docs/results/nagoya_fir.json")
-    add("--page", type=Path, default=ROOT / "docs/real_data.md")
+    add("--page", type=Path, default=PAGE)
     return parser.parse_args(argv)
 
 
@@ -201,9 +202,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         from polynl_mm import register
 
         register()
-        from polynl_mm.experiments import reduction_accuracy
         from polynl_mm.experiments.many_trainings import read_finished, train_all
         from polynl_mm.experiments.nagoya_fir_page import best_other, write_page
+        from polynl_mm.experiments.reduction_accuracy import write_reduction
 
         sum_up = partial(confusions_of_people, people_of(args.data))
 
@@ -227,8 +228,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(args.results, [{key: run[key] for key in kept} for run in runs])
         write_page(runs, args.page)
         print(f"Written: {args.results}, {args.page} and its pictures.")
-        if args.results.parent == reduction_accuracy.RESULTS:
-            reduction_accuracy.write_reduction()
+        if args.page == PAGE:
+            write_reduction()
 
 
 def _check(args: argparse.Namespace) -> None:

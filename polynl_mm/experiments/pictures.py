@@ -24,6 +24,7 @@ from polynl_mm.analysis.cost.sweep_pictures import (
 from polynl_mm.analysis.cost.sweep_results import Point, read_table
 from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import expect_outputs, renamed_when_complete
+from polynl_mm.experiments.page_tables import END, START
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -62,7 +63,8 @@ def read_solved(page: str, name: str) -> list[Solved]:
     Raises:
         UserError: If the page has no such table.
     """
-    rows = [found for line in page.splitlines() if (found := _ROW.match(line))]
+    table = page.split(START)[-1].split(END)[0]
+    rows = [found for line in table.splitlines() if (found := _ROW.match(line))]
     if not rows:
         raise UserError(
             f"{name} has no table of blocks; run bash tools/reproduce/bookends.sh."

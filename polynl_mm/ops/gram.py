@@ -127,7 +127,7 @@ def _make_gram(x: Tensor, with_mean: bool) -> Tensor:
     elif x.dtype == accumulate:
         total = _symmetric_product(x)
     else:
-        size = max(_HALF_CHUNK // x.shape[0], _HALF_CHUNK // 4)
+        size = max(_HALF_CHUNK // max(1, x.shape[0]), _HALF_CHUNK // 4)
         chunks = x.split(size, dim=2)
         total = sum(_symmetric_product(chunk.to(accumulate)) for chunk in chunks)
     product = total / x.shape[2]

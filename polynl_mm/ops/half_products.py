@@ -6,6 +6,8 @@ told to give float32 where they can (CUDA), and else a few positions are widened
 time, never all. Features in float32 or float64 take the plain way.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -79,11 +81,12 @@ def add_scaled(y: Tensor | None, x: Tensor, scale: Tensor) -> Tensor:
     Args:
         y (Tensor, optional): What is added, of the shape of ``x``. None adds nothing.
         x (Tensor): Features of any shape.
-        scale (Tensor): (1,).
+        scale (Tensor): One number.
 
     Returns:
         Tensor: Of the shape and type of ``x``.
     """
+    scale = scale.reshape(1)  # of no dimension, it would be rounded to the type of x
     y = None if y is None else y.to(x.dtype)
     if x.dtype == accumulate_dtype(x):
         return _add_scaled(y, x, scale.to(x.dtype))
@@ -91,6 +94,23 @@ def add_scaled(y: Tensor | None, x: Tensor, scale: Tensor) -> Tensor:
         scaled = (scale * x).to(x.dtype)
         return scaled if y is None else y + scaled
     return apply_function(_AddScaled, y, x, scale)
+
+
+def sum_of_axes(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the sum of parts that broadcast, whose gradients sum in float32.
+
+    Nothing of the sum's size is made in float32.
+
+    Args:
+        parts (Sequence[Tensor]): In float32 or better, of sizes that broadcast.
+        dtype (torch.dtype): The type of the sum.
+
+    Returns:
+        Tensor: Of the size to which the parts broadcast.
+    """
+    if dtype == accumulate_dtype(parts[0]) or torch.compiler.is_compiling():
+        return sum(parts[1:], parts[0]).to(dtype)
+    return apply_function(_SumOfAxes, dtype, *parts)
 
 
 def chunk_size(x: Tensor) -> int:
@@ -163,8 +183,10 @@ class _AddScaled(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        _, *saved = inputs
-        ctx.save_for_backward(*saved)
+        _, x, scale = inputs
+        _, needs_x, needs_scale = ctx.needs_input_grad
+        ctx.save_for_backward(x if needs_scale else None, scale if needs_x else None)
+        ctx.shape, ctx.scale_dtype = scale.shape, scale.dtype
 
     @staticmethod
     @outside_autocast
@@ -176,8 +198,31 @@ class _AddScaled(torch.autograd.Function):
             grad_x = add_scaled(None, grad, scale)
         if needs_scale:
             total = (grad * x).sum(dtype=accumulate_dtype(x))
-            grad_scale = total.reshape(scale.shape).to(scale.dtype)
+            grad_scale = total.reshape(ctx.shape).to(ctx.scale_dtype)
         return grad if needs_y else None, grad_x, grad_scale
+
+
+class _SumOfAxes(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(dtype: torch.dtype, *parts: Tensor) -> Tensor:
+        *few, last = parts  # the first ones together are still small
+        return sum(few).to(dtype) + last.to(dtype) if few else last.to(dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.parts = [(part.shape, part.dtype) for part in inputs[1:]]
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grads = []
+        for shape, dtype in ctx.parts:
+            spread = [n for n, size in enumerate(shape) if size < grad.shape[n]]
+            total = grad.sum(spread, keepdim=True, dtype=dtype) if spread else grad
+            grads.append(total.to(dtype))
+        return None, *grads
 
 
 def _add_scaled(y: Tensor | None, x: Tensor, scale: Tensor) -> Tensor:

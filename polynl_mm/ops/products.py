@@ -55,20 +55,27 @@ def apply_to_positions(
     return torch.baddbmm(added, matrix, x)
 
 
-def project(weight: Tensor, x: Tensor) -> Tensor:
-    """Apply one matrix to every position of all samples, laid out as they are.
+def project(weight: Tensor, x: Tensor, added: Tensor | None = None) -> Tensor:
+    """Return ``weight x``, or ``added + weight x``, for one matrix for all samples.
 
-    ``weight @ x`` would lay a batch of features out anew, and back in the backward
-    pass.
+    The result is laid out as ``x`` is. ``weight @ x`` lays a batch of features out
+    anew, and back in the backward pass. It is taken where samples have few positions (a
+    pixel's frames): there the gradients of the weight, one a sample before they are
+    summed, would be larger than the features.
 
     Args:
         weight (Tensor): (K, C).
         x (Tensor): Features, (B, C, N).
+        added (Tensor, optional): (B, K, N).
 
     Returns:
         Tensor: (B, K, N).
     """
-    return apply_to_positions(for_each(weight, x), x)
+    rows, columns = weight.shape
+    if x.shape[2] * (rows + columns) < rows * columns:
+        y = weight @ x
+        return y if added is None else added + y
+    return apply_to_positions(for_each(weight, x), x, added)
 
 
 def for_each(weight: Tensor, samples: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from polynl_mm.ops.precision import (
     compute_dtype,
     without_autocast,
 )
-from polynl_mm.ops.products import apply_to_positions, for_each, project
+from polynl_mm.ops.products import apply_to_positions, project
 from polynl_mm.ops.summaries import Holder, gathered, mean_of_all
 
 
@@ -208,7 +208,7 @@ def _filter_by_factors(
     of_factors = sum(weight[order] @ z[order] for order in range(1, orders))
     y = apply_to_positions(of_factors[..., :width], t)  # (B, C, N)
     y = apply_to_positions(of_factors[..., width:], p, y)
-    return apply_to_positions(for_each(of_signal, g), g, y)
+    return project(of_signal, g, y)
 
 
 def _filter_in_full(

@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from polynl_mm.ops.half_products import sum_of_axes
 from polynl_mm.ops.precision import accumulate_dtype
 from polynl_mm.ops.summaries import Holder
 
@@ -69,9 +70,7 @@ class SinePositions(nn.Module):
             encoding = weight.to(waves.dtype) @ waves  # (C, L)
             encodings.append(encoding.reshape(1, -1, *shape))
         # What is as large as a clip's features is made in their type.
-        *few, last = encodings
-        last = last.to(x.dtype)
-        return sum(few).to(x.dtype) + last if few else last
+        return sum_of_axes(encodings, x.dtype)
 
     def extra_repr(self) -> str:
         """Return what ``print(model)`` shows beside the layers."""

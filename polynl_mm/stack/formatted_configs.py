@@ -24,15 +24,14 @@ def format_configs_once() -> None:
 
 def _remembering(format_code):
     @functools.lru_cache(REMEMBERED)
-    def remembered(text, style, others):
-        style_config = dict(style) if isinstance(style, tuple) else style
-        return format_code(text, style_config=style_config, **dict(others))
+    def remembered(text, style):
+        return format_code(text, style_config=dict(style))
 
     @functools.wraps(format_code)
-    def format_once(text, style_config=None, **others):
-        style = style_config
-        if isinstance(style, dict):
-            style = tuple(style.items())
-        return remembered(text, style, tuple(others.items()))
+    def format_once(text, *args, **options):
+        # As MMEngine asks; anything else is yapf's own affair.
+        if args or options.keys() != {"style_config"}:
+            return format_code(text, *args, **options)
+        return remembered(text, tuple(options["style_config"].items()))
 
     return format_once

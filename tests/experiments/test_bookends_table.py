@@ -62,11 +62,10 @@ def pretend(monkeypatch):
     return asked
 
 
-def test_blocks_seeds_and_page(pretend, tmp_path):
+def test_blocks_and_seeds(pretend, tmp_path, capsys):
     page, work = tmp_path / "page.md", tmp_path / "w"
     page.write_text(f"before\n{START}\n{END}\n")
-    results = tmp_path / "results.json"
-    options = ["--work-dir", str(work), "--page", str(page), "--results", str(results)]
+    options = ["--work-dir", str(work), "--page", str(page)]
     # Twice the same is once.
     options += ["--blocks", "no_plugin", "polynl", "polynl", "--seeds", "4", "7", "4"]
     table.main(options)
@@ -75,32 +74,54 @@ def test_blocks_seeds_and_page(pretend, tmp_path):
         for seed in (4, 7)
         for block, name in (("", "no_plugin"), ("-polynl", "polynl"))
     ]
-    rows = page.read_text().splitlines()[4:-1]
-    assert [row.split(" | ")[:3] for row in rows] == [
-        ["| no plugin", "2", "75.0 ± 0.0"],
-        ["| PolyNL3d", "2", "75.0 ± 0.0"],
-    ]
-    assert page.read_text().startswith(f"before\n{START}\n| block")
+    said = capsys.readouterr().out
+    assert "| no plugin | 2 | 75.0 ± 0.0 |" in said
+    assert "| PolyNL3d | 2 | 75.0 ± 0.0 |" in said
+    # A part of the blocks is no page.
+    assert page.read_text() == f"before\n{START}\n{END}\n"
 
 
-def test_level_has_data_folder_and_table_of_its_own(pretend, tmp_path, monkeypatch):
+@pytest.mark.parametrize("level", table.SIZES)
+def test_level_has_data_folder_table_and_results_of_its_own(
+    pretend, tmp_path, monkeypatch, level
+):
     made, page = [], tmp_path / "page.md"
-    monkeypatch.setattr(
-        table, "generate_bookends", lambda *args, **_: made.append(args)
-    )
+    monkeypatch.setattr(table, "generate_bookends", lambda *a, **_: made.append(a))
     monkeypatch.setattr(table, "ROOT", tmp_path)
-    marks = page_tables.marks("level 2")
-    page.write_text(f"{START}\nkept\n{END}\n{marks[0]}\n{marks[1]}\n")
-    options = ["--level", "2", "--page", str(page), "--seeds", "0"]
     (tmp_path / "docs/results").mkdir(parents=True)
-    table.main([*options, "--blocks", "polynl"])
-    assert page.read_text().startswith(f"{START}\nkept\n{END}\n{marks[0]}\n| block")
+    own, other = (page_tables.marks(table.TABLES[n]) for n in (level, 3 - level))
+    page.write_text(f"{other[0]}\nkept\n{other[1]}\n{own[0]}\n{own[1]}\n")
+    table.main(["--level", str(level), "--page", str(page), "--seeds", "0"])
+    text = page.read_text()
+    assert text.startswith(f"{other[0]}\nkept\n{other[1]}\n{own[0]}\n| block")
+    assert text.count("| 75.0 | 75.0 |") == len(table.BLOCKS)
     [(data, parameters)] = made
-    assert (data, parameters.level) == (tmp_path / "data/bookends_level2", 2)
-    assert table.SIZES[1] == FULL
-    [(_, _, run)] = pretend
-    assert (tmp_path / "docs/results/bookends_level2.json").is_file()
-    assert run == tmp_path / "work_dirs/reproduce_bookends_level2/polynl/seed_0"
+    behind = "_level2" if level == 2 else ""
+    assert (data, parameters.level) == (tmp_path / f"data/bookends{behind}", level)
+    runs = tmp_path / f"work_dirs/reproduce_bookends{behind}"
+    assert pretend[1][2] == runs / "polynl/seed_0"
+    results = tmp_path / f"docs/results/bookends_level{level}.json"
+    assert len(json.loads(results.read_text())) == len(table.BLOCKS)
+
+
+def test_results_can_go_elsewhere(pretend, tmp_path):
+    page, results = tmp_path / "page.md", tmp_path / "results.json"
+    page.write_text(f"{START}\n{END}\n")
+    options = ["--work-dir", str(tmp_path / "w"), "--seeds", "0"]
+    table.main([*options, "--page", str(page), "--results", str(results)])
+    assert json.loads(results.read_text())["PolyNL3d"]["runs"][0]["top1"] == 0.75
+
+
+def test_page_has_the_numbers_of_its_results():
+    results = json.loads((ROOT / "docs/results/bookends_level2.json").read_text())
+    by_title = {title: block for block, title in table.BLOCKS.items()}
+    runs = {by_title[title]: found["runs"] for title, found in results.items()}
+    costs = {by_title[title]: found for title, found in results.items()}
+    start, end = page_tables.marks("level 2")
+    shown = table.PAGE.read_text().split(start)[1].split(end)[0].strip()
+    assert shown == table.format_results(runs, costs)
+    assert list(runs) == list(table.BLOCKS)
+    assert {len(found) for found in runs.values()} == {3}
 
 
 @pytest.mark.parametrize(

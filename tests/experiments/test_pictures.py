@@ -36,6 +36,13 @@ def test_rows_of_bookends():
     assert read_solved("| x, y | 1 | 50.0 | 50.0 | 9 |", "page.md")[0].block == "x, y"
 
 
+def test_tables_beside_that_of_bookends_are_left_alone():
+    blocks = read_solved((REPO / "docs/bookends.md").read_text(), "page.md")
+    names = [row.block for row in blocks]
+    assert len(set(names)) == len(names) > 10
+    assert all(row.top1 > 50 for row in blocks)
+
+
 def test_lines_have_their_names_and_colours():
     panel = Figure().add_subplot()
     line = [(1, 2.0), (2, 4.0)]

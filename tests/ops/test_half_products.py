@@ -13,6 +13,7 @@ from polynl_mm.ops.half_products import (
     add_scaled,
     mean_of_products,
     scale_positions,
+    sum_of_axes,
     wide_product,
 )
 
@@ -99,6 +100,42 @@ def test_features_times_one_number_with_gradients(dtype, added):
     for ours, theirs in zip(found, expected, strict=True):
         eps = max(torch.finfo(dtype).eps, 1e-7)
         assert (ours - theirs).abs().max() <= 4 * eps * theirs.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradient_of_one_number_does_not_overflow(shape, compiled):
+    x = torch.ones(64, 2048, dtype=torch.float16)
+    scale = torch.ones(shape, requires_grad=True)
+    run = torch.compile(add_scaled, backend="aot_eager") if compiled else add_scaled
+    (grad,) = torch.autograd.grad(run(x, x, scale), scale, torch.ones_like(x))
+    assert grad.item() == x.numel() > torch.finfo(torch.float16).max
+
+
+def test_frozen_number_keeps_no_features():
+    y = torch.ones(3, 4, dtype=torch.float16, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: None):
+        add_scaled(y, torch.ones_like(y).detach(), torch.ones(1))
+    assert not kept
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_of_broadcast_parts_sum_in_float32(compiled):
+    shapes = [(1, 3, 2, 1, 1), (1, 3, 1, 4, 1), (1, 3, 1, 1, 5)]
+    parts = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    total = sum_of_axes(parts, torch.float16)
+    assert total.dtype == torch.float16
+    torch.testing.assert_close(total.float(), sum(parts), rtol=1e-2, atol=1e-2)
+    run = torch.compile(sum_of_axes, backend="aot_eager") if compiled else sum_of_axes
+    large = torch.full((1, 3, 2, 4, 5), 3e4, dtype=torch.float16)
+    grads = torch.autograd.grad(run(parts, torch.float16), parts, large)
+    for grad, part in zip(grads, parts, strict=True):
+        assert grad.dtype == torch.float32 and grad.shape == part.shape
+        expected = 3e4 * 40 / (part.numel() / 3)
+        torch.testing.assert_close(
+            grad, torch.full_like(grad, expected), rtol=1e-2, atol=0
+        )
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
