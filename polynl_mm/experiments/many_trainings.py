@@ -89,6 +89,10 @@ def train_all(
             if error:
                 failed.append(name)
                 tqdm.write(f"{name}: {error}")
+        # Not by leaving, which ends workers with a signal: one that is being forked to
+        # replace a finished one would lose it, and be waited for without end.
+        pool.close()
+        pool.join()
     if failed:
         raise UserError(
             f"{len(failed)} of {len(trainings)} trainings failed, {failed[0]} for one; "
