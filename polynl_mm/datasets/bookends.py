@@ -13,8 +13,8 @@ The most that this can give is an accuracy of 0.67 with four colours, 0.64 with 
 with more colours the accident is smaller, and much rarer. Hence the eight.
 
 At level 2 each half also shows two small discs, which are to be ignored: none has the
-colour of its half's large disc, and often one has that of the other half's. They too
-are drawn without looking at the label.
+colour of its half's large disc, and where those differ, often one has that of the
+other half's. They too are drawn without looking at the label.
 """
 
 import argparse

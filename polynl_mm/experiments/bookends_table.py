@@ -192,9 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = format_results(results, costs)
         print(table)
         if args.blocks:
-            print(
-                f"\nThe results are in {work_dir}; without --blocks they are written."
-            )
+            print(f"\nThe runs are in {work_dir}; no page was written (--blocks).")
             return
         write_table(table, args.page, name_of_table)
         write_json(

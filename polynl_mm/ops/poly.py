@@ -204,6 +204,7 @@ def _moment_gram(
             with_bias(weight, bias, accumulate)
             for weight, bias in ((theta, of_theta), (phi, of_phi))
         )
+    # bmm, because a product of a matrix and a batch copies the batch transposed.
     theta = for_each(theta.to(accumulate), product)
     moment = (torch.bmm(theta, product) * phi.to(accumulate)).sum(dim=2)
     return moment.unflatten(0, groups), samples.unflatten(0, groups).transpose(1, 2)
