@@ -31,9 +31,10 @@ test_dataloader = dict(
     dataset=dict(ann_file='list.txt', data_prefix=dict(video={{videos!r}}),
                  pipeline=test_pipeline))
 """
-# Runs the tool in this process, and tells how much memory it has ever had.
+# Runs the tool in this process, and tells how much memory it has ever had: VmHWM, as
+# ru_maxrss of a new process begins with its parent's.
 MEASURED = """
-import json, resource, runpy, sys
+import json, pathlib, re, runpy, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, sys.argv[0].rpartition('/')[0])
 import torch
@@ -45,7 +46,8 @@ def seen(self, x):
     return forward(self, x)
 torch.nn.Conv3d.forward = seen
 runpy.run_path(sys.argv[0], run_name='__main__')
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = pathlib.Path('/proc/self/status').read_text()
+peak = int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) * 1024
 json.dump(dict(peak=peak, sizes=sizes), open('measured.json', 'w'))
 """
 
@@ -90,7 +92,7 @@ def test_memory_is_bounded(tested):
     folder, *_ = tested
     measured = json.loads((folder / "measured.json").read_text())
     assert sum(measured["sizes"]) == 30 and max(measured["sizes"]) == 4
-    assert measured["peak"] < 3e9
+    assert 0.3e9 < measured["peak"] < 1.5e9
 
 
 def test_scores_are_the_mean_of_thirty_single_views(tested, shared_videos):
