@@ -133,6 +133,12 @@ def shared_videos() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_trust_is_left(monkeypatch):
+    """Let no test inherit another's ``--trust-checkpoint``."""
+    monkeypatch.setattr("polynl_mm.stack.safe_checkpoints._trusting", False)
+
+
 @pytest.fixture(scope="session")
 def tool():
     """Return a function that imports what stands behind a tool of ``tools/``."""

@@ -76,12 +76,6 @@ def trust_checkpoints() -> None:
     )
 
 
-def distrust_checkpoints() -> None:
-    """Take :func:`trust_checkpoints` back."""
-    global _trusting
-    _trusting = False
-
-
 def load_safely(
     file: str | os.PathLike | BinaryIO,
     map_location: Any = None,

@@ -5,11 +5,9 @@ import pytest
 import torch
 from pyslowfast_source import PySlowFast, randomize
 
-from polynl_mm.commands import testing, training
 from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.recognizers.configs import load_config
-from polynl_mm.stack import safe_checkpoints
-from polynl_mm.stack.safe_checkpoints import distrust_checkpoints
+from polynl_mm.stack import TRUST_OPTION, safe_checkpoints
 
 NON_LOCAL = """
 model['backbone'].update(
@@ -140,10 +138,7 @@ def test_trusted_checkpoint_is_published(tool, tmp_path, refused):
     torch.save({"state_dict": weights, "made": Made()}, source)
     main = tool("deployment/publish_model").main
     assert "odd.pth is refused" in refused(main, source, target)
-    try:
-        main([source, target, "--trust-checkpoint"])
-    finally:
-        distrust_checkpoints()
+    main([source, target, "--trust-checkpoint"])
     assert len(list(tmp_path.glob("o_*.pth"))) == 1
 
 
@@ -153,25 +148,27 @@ def test_trusted_checkpoint_is_published(tool, tmp_path, refused):
         ("train", ["c.py"]),
         ("test", ["c.py", "c.pth"]),
         ("predict", ["c.py", "c.pth", "a.mp4"]),
+        ("predict_timeline", ["c.py", "c.pth", "a.mp4", "--window", "1"]),
+        ("extract_features", ["c.py", "c.pth", "list.txt", "--window", "1"]),
+        ("visualizations/grad_cam", ["c.py", "c.pth", "a.mp4", "--module", "a"]),
+        ("visualizations/influence", ["c.py", "c.pth", "a.mp4"]),
         ("convert/non_local_to_polynl", ["a.pth", "b.pth"]),
         ("convert/pyslowfast", ["a.pyth", "b.pth"]),
+        ("deployment/publish_model", ["a.pth", "b.pth"]),
         (
             "deployment/export_onnx",
             ["c.py", "c.pth", "--shape", "3", "8", "32", "32", "--out", "a.onnx"],
         ),
     ],
 )
-def test_every_tool_can_be_told_to_trust(tool, monkeypatch, name, arguments):
-    class TrustedError(Exception):
-        pass
-
-    def trust():
-        raise TrustedError
-
-    for module in (safe_checkpoints, training, testing):
-        monkeypatch.setattr(module, "trust_checkpoints", trust)
-    with pytest.raises(TrustedError):
-        tool(name).main([*arguments, "--trust-checkpoint"])
+def test_every_tool_can_be_told_to_trust(tool, monkeypatch, tmp_path, name, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"of no codec")
+    (tmp_path / "list.txt").write_text("a.mp4 0\n")
+    for options in [], [TRUST_OPTION]:
+        with pytest.raises(SystemExit):  # there is no config and no checkpoint
+            tool(name).main([*arguments, *options])
+        assert safe_checkpoints._trusting == bool(options)
 
 
 def test_export_and_publish(tool, tiny_config, tmp_path, capsys, refused):
