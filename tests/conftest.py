@@ -162,7 +162,7 @@ def tool():
 @pytest.fixture
 def workers(monkeypatch) -> list:
     """The isolated processes that a test starts."""
-    from polynl_mm.datasets.preparation import isolated_workers
+    from polynl_mm.datasets import isolated_workers
 
     started = []
 

@@ -18,11 +18,12 @@ other half's. They too are drawn without looking at the label.
 """
 
 import argparse
+import contextlib
+import functools
 import itertools
 import json
 import re
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,12 +31,13 @@ import numpy as np
 from tqdm import tqdm
 
 from polynl_mm.atomic_files import renamed_when_complete, write_json
-from polynl_mm.datasets.worker_processes import stop_with_parent
+from polynl_mm.datasets.isolated_workers import run_isolated
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, user_errors
 
 CLASSES = ("different", "same")
 SPLITS = ("train", "val")
+SECONDS_FOR_A_CLIP = 600  # a process that takes longer hangs
 LEVELS = (1, 2)
 DISTRACTORS = {1: 0, 2: 2}  # small discs in each half, by level
 PALETTE = {
@@ -315,19 +317,16 @@ def _make_clips(
                 _make_clip(root, parameters, clip)
                 progress.update()
             return
-        pool = ProcessPoolExecutor(jobs, initializer=stop_with_parent)
-        try:
-            pending = {
-                pool.submit(_make_clip, root, parameters, clip) for clip in clips
-            }
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                progress.update(len(done))
-        finally:
-            # After an error or Ctrl-C, do not work through what is still queued.
-            pool.shutdown(cancel_futures=True)
+        # Not concurrent.futures: a Ctrl-C that meets one of its locks when it has just
+        # been taken leaves it so, and the pool then waits for itself without end.
+        make = functools.partial(_make_clip, root, parameters)
+        outcomes = run_isolated(make, clips, jobs, SECONDS_FOR_A_CLIP)
+        with contextlib.closing(outcomes):
+            for outcome in outcomes:
+                if outcome.failure:
+                    path = root / outcome.item.path
+                    raise UserError(f"{path} could not be made: {outcome.failure}")
+                progress.update()
 
 
 def _check_folder(root: Path, parameters: BookendsParameters, overwrite: bool) -> None:

@@ -58,13 +58,13 @@ def small(tmp_path_factory):
 
 
 def test_colours_and_jobs_of_the_command_line(tmp_path, monkeypatch):
-    workers, pool = [], bookends.ProcessPoolExecutor
+    workers, run = [], bookends.run_isolated
 
-    def count(jobs, **options):
+    def count(function, items, jobs, timeout):
         workers.append(jobs)
-        return pool(jobs, **options)
+        return run(function, items, jobs, timeout)
 
-    monkeypatch.setattr(bookends, "ProcessPoolExecutor", count)
+    monkeypatch.setattr(bookends, "run_isolated", count)
     size = ["--train", "4", "--val", "2", "--frames", "4", "--size", "32", "--gap", "0"]
     colours = ["--colours", "magenta", "yellow"]
     for jobs in (1, 2):
@@ -75,7 +75,7 @@ def test_colours_and_jobs_of_the_command_line(tmp_path, monkeypatch):
             nearest_colour(decode(video)[end]) for video in videos for end in (0, 3)
         ]
         assert len(videos) == 6 and set(ends) == {"magenta", "yellow"}
-    assert workers == [2], "one job needs no pool"
+    assert workers == [2], "one job needs no other process"
 
 
 @pytest.mark.parametrize("num_colours", [2, 3, 4, 8])

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.datasets.decoding.decord_errors import explain_decord
-from polynl_mm.datasets.preparation.isolated_workers import run_isolated
+from polynl_mm.datasets.isolated_workers import run_isolated
 from polynl_mm.datasets.preparation.video_files import (
     check_folder,
     counts_frames,

@@ -15,8 +15,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from polynl_mm.atomic_files import write_json
+from polynl_mm.datasets.isolated_workers import run_isolated
 from polynl_mm.datasets.preparation.every_frame import DamagedVideoError
-from polynl_mm.datasets.preparation.isolated_workers import run_isolated
 from polynl_mm.datasets.preparation.resized_video import (
     SUFFIX,
     ResizeParameters,

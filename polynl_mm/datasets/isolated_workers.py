@@ -8,13 +8,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from polynl_mm.datasets.worker_processes import stop_with_parent
 from polynl_mm.user_errors import UserError, first_line
 
 
@@ -130,8 +130,20 @@ class _Worker:
         self.pipe.close()
 
 
+def _stop_with_parent() -> None:
+    """Leave Ctrl-C to the parent process, and end when it has been killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _work(function: Callable, pipe: Connection) -> None:
-    stop_with_parent()
+    _stop_with_parent()
     # Decoders write about every damaged packet, past Python's own streams.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

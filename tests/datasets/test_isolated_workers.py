@@ -1,14 +1,20 @@
 """Processes that crash, hang or lose their parent."""
 
+import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
+from multiprocessing import connection
 from pathlib import Path
 
 import pytest
 
-from polynl_mm.datasets.preparation.isolated_workers import run_isolated
+from polynl_mm.datasets import isolated_workers
+from polynl_mm.datasets.isolated_workers import run_isolated
 from polynl_mm.user_errors import UserError
 
 
@@ -54,6 +60,40 @@ def test_all_processes_end_with_the_run():
     outcomes.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+def test_ctrl_c_at_any_moment_leaves_nothing_to_wait_for():
+    """As a signal does it: between any two lines that the run goes through."""
+    files = [isolated_workers.__file__, connection.__file__]
+
+    def interrupted_at(moment):
+        """Return whether the run had come that far."""
+        lines = itertools.count()
+
+        def trace(frame, event, argument):
+            if frame.f_code.co_filename not in files or frame.f_code.co_name == "stop":
+                return None
+            if event == "line" and next(lines) == moment:
+                raise KeyboardInterrupt
+            return trace
+
+        def make():
+            sys.settrace(trace)
+            with contextlib.suppress(KeyboardInterrupt):
+                list(run_isolated(work, (1, 2, 4), 2, 60))
+            sys.settrace(None)
+
+        run = threading.Thread(target=make, daemon=True)
+        run.start()
+        run.join(20)
+        assert not run.is_alive(), f"waits without end, interrupted at line {moment}"
+        return next(lines) > moment
+
+    moments = range(0, 1000, 5)
+    reached = list(itertools.takewhile(interrupted_at, moments))
+    assert 10 < len(reached) < len(moments)
+    for child in multiprocessing.active_children():  # interrupted while it was started
+        child.kill()
 
 
 def test_what_cannot_work():
