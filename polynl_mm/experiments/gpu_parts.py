@@ -279,6 +279,7 @@ def run_quickstart(args: Namespace, save: Save) -> None:
             data=str(args.out / "bookends"),
             parameters=BookendsParameters(train=32, val=16),
             epochs=1,
+            processes=1,  # as on one GPU
         )
     results = quickstart(size, args.out / "quickstart", 0)
     found = {

@@ -48,7 +48,8 @@ class Size:
     work_dir: str
     parameters: BookendsParameters
     epochs: int
-    batch_size: int  # clips, on each process
+    batch_size: int  # clips, on each of PROCESSES
+    processes: int = PROCESSES  # at most; the batch over all is the same
 
 
 FULL = Size(
@@ -172,15 +173,18 @@ def plot_accuracy(curves: Mapping[str, Sequence[float]], path: str | Path) -> No
         figure.savefig(partial, format="png")
 
 
-def count_processes() -> int:
+def count_processes(size: Size) -> int:
     """Return how many processes train: no more than there are GPUs, if there are any.
+
+    Args:
+        size (Size): How much to train, and by how many at most.
 
     Returns:
         int: 1 or 2; the batch over all is the same.
     """
     import torch
 
-    return min(PROCESSES, torch.cuda.device_count() or PROCESSES)
+    return min(size.processes, torch.cuda.device_count() or PROCESSES)
 
 
 def config_options(size: Size) -> list[str]:
@@ -192,7 +196,7 @@ def config_options(size: Size) -> list[str]:
     Returns:
         list[str]: ``--cfg-options`` and its arguments.
     """
-    batch_size = size.batch_size * PROCESSES // count_processes()
+    batch_size = size.batch_size * PROCESSES // count_processes(size)
     options = [
         f"train_cfg.max_epochs={size.epochs}",
         f"param_scheduler.1.T_max={size.epochs}",
@@ -227,7 +231,7 @@ def train(
         "bash",
         str(TOOLS / "dist_train.sh"),
         config,
-        str(count_processes()),
+        str(count_processes(size)),
         *extra,
     ]
     command += ["--work-dir", str(run), "--seed", str(seed), *config_options(size)]
@@ -263,7 +267,7 @@ def train_and_test(
         str(TOOLS / "dist_test.sh"),
         config,
         str(checkpoint),
-        str(count_processes()),
+        str(count_processes(size)),
     ]
     test += ["--work-dir", str(run / "test"), "--metrics", str(metrics)]
     run_tool([*test, *config_options(size)], work_dir / f"{name}_test.log")
