@@ -7,11 +7,11 @@ import av
 import cv2
 import numpy as np
 
-from polynl_mm.datasets.bookends import (
+from polynl_mm.datasets.bookends import write_video
+from polynl_mm.datasets.bookends_clips import (
     BookendsParameters,
     plan_clips,
     render_clip,
-    write_video,
 )
 
 

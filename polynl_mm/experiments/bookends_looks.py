@@ -19,9 +19,8 @@ from polynl_mm.analysis.influence.in_model import (
     run_through,
 )
 from polynl_mm.analysis.influence.overlay import to_feature, to_input, to_video
-from polynl_mm.datasets.bookends import (
-    FRAME_RATE,
-    PARAMETERS_FILE,
+from polynl_mm.datasets.bookends import FRAME_RATE, PARAMETERS_FILE
+from polynl_mm.datasets.bookends_clips import (
     BookendsParameters,
     Clip,
     Disc,

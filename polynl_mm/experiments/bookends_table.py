@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from polynl_mm.analysis.accuracy.runs import ROOT, accuracy_curve, seconds_per_epoch
 from polynl_mm.atomic_files import expect_outputs, write_json
-from polynl_mm.datasets.bookends import LEVELS, generate_bookends
+from polynl_mm.datasets.bookends import generate_bookends
+from polynl_mm.datasets.bookends_clips import LEVELS
 from polynl_mm.experiments.page_tables import check_page, write_table
 from polynl_mm.experiments.quickstart import FULL, PROCESSES, Size, measure_model, train
 from polynl_mm.installation import CARRIED

@@ -263,7 +263,7 @@ def run_quickstart(args: Namespace, save: Save) -> None:
         args (Namespace): The command line of ``tests/gpu.sh``.
         save (Callable): Keeps what was found.
     """
-    from polynl_mm.datasets.bookends import BookendsParameters
+    from polynl_mm.datasets.bookends_clips import BookendsParameters
     from polynl_mm.experiments.quickstart import CONFIGS, FAST, quickstart
 
     if args.device == "cpu":

@@ -26,7 +26,8 @@ from polynl_mm.atomic_files import (
     renamed_when_complete,
     write_json,
 )
-from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
+from polynl_mm.datasets.bookends import generate_bookends
+from polynl_mm.datasets.bookends_clips import BookendsParameters
 from polynl_mm.installation import CARRIED, TOOLS
 from polynl_mm.user_errors import user_errors
 

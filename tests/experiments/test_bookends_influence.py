@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from polynl_mm.datasets.bookends import (
+from polynl_mm.datasets.bookends import generate_bookends
+from polynl_mm.datasets.bookends_clips import (
     PALETTE,
     BookendsParameters,
     discs_of,
-    generate_bookends,
     plan_clips,
     render_clip,
 )

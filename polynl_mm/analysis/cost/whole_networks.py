@@ -29,7 +29,8 @@ from tqdm import tqdm
 from polynl_mm.analysis.cost.memory import peak_extra_memory
 from polynl_mm.analysis.cost.network_setting import MMCV, NO_PLUGIN, Setting
 from polynl_mm.analysis.cost.operations import count_cost, count_recognizer_cost
-from polynl_mm.datasets.bookends import BookendsParameters, generate_bookends
+from polynl_mm.datasets.bookends import generate_bookends
+from polynl_mm.datasets.bookends_clips import BookendsParameters
 from polynl_mm.datasets.preparation.video_files import find_videos
 from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.user_errors import UserError, first_line
