@@ -12,4 +12,7 @@ set_up_environment data deployment docs tests
 cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest tests "$@"
+# Files of tests side by side, on one thread each: the programs that they start would
+# otherwise wait for each other's threads.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$PYTHON" -m pytest tests -n logical --maxprocesses 4 --dist loadfile "$@"
