@@ -75,8 +75,6 @@ def _make_clips(
                 _make_clip(root, parameters, clip)
                 progress.update()
             return
-        # Not concurrent.futures: a Ctrl-C that meets one of its locks when it has just
-        # been taken leaves it so, and the pool then waits for itself without end.
         make = functools.partial(_make_clip, root, parameters)
         outcomes = run_isolated(make, clips, jobs, SECONDS_FOR_A_CLIP)
         with contextlib.closing(outcomes):

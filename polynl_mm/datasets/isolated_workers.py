@@ -1,7 +1,8 @@
 """Work on files in processes that may crash or hang without ending the run.
 
 A decoder given a damaged file can do both, and takes its process with it: the
-standard pools then lose all their work, or wait for ever.
+standard pools then lose all their work, or wait for ever. So they may after a Ctrl-C
+that meets one of their locks; here the parent waits on pipes alone, and takes no lock.
 """
 
 import contextlib
