@@ -1,16 +1,18 @@
 """The parts of the report on a GPU: each measures, and saves what it has by then."""
 
+import importlib.util
 import os
 import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
 import torch
 
 from polynl_mm.analysis.accuracy.runs import ROOT
+from polynl_mm.analysis.cost.network_setting import MMCV, NO_PLUGIN
 from polynl_mm.analysis.cost.setting import Setting
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.stack.float32_products import let_products_follow_convolutions
@@ -19,9 +21,14 @@ Save = Callable[[dict], None]
 DTYPES = ("float32", "bfloat16")
 # C = 512 and 28 x 28 positions a frame: N from 1568 to 401 408.
 CHANNELS, SIZE, CLIP_LENGTHS = 512, 28, (2, 8, 32, 128, 512)
+REPLAYED_LENGTHS = (2, 8)
 FAST_SUBJECTS = ("conv 1x1x1", "Poly-NL as three convolutions", "PolyNL3d")
 CONFIG = "configs/slowonly/slowonly_r50-polynl_8xb16-8x8x1-256e_kinetics400-rgb.py"
 BUDGETS_GB = (16, 40, 80)
+# Seconds until a part begins: of Python's imports.
+START_UP = 20
+# The variants that are trained compiled, too, by order of interest.
+COMPILED = (NO_PLUGIN, "PolyNL, reduction 1", MMCV)
 
 
 def run_machine(args: Namespace, save: Save) -> None:
@@ -83,17 +90,24 @@ def _wait(device: str) -> None:
 
 
 class _Outcomes:
-    """A plugin of pytest that counts, and keeps what failed."""
+    """A plugin of pytest that counts and keeps failures, also where it is cut off."""
 
-    def __init__(self) -> None:
+    def __init__(self, save: Save) -> None:
         self.counts: dict[str, int] = {}
         self.failures: dict[str, str] = {}
+        self._save, self._saved = save, 0.0
+
+    def save(self) -> None:
+        self._save({"counts": self.counts, "failures": self.failures})
+        self._saved = time.perf_counter()
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.when == "call" or report.outcome != "passed":
             self.counts[report.outcome] = self.counts.get(report.outcome, 0) + 1
         if report.failed:
             self.failures[report.nodeid] = str(report.longrepr)[-1500:]
+        if report.failed or time.perf_counter() - self._saved > 5:
+            self.save()
 
 
 def run_tests(args: Namespace, save: Save) -> int:
@@ -109,12 +123,14 @@ def run_tests(args: Namespace, save: Save) -> int:
     import pytest
 
     os.environ["POLYNL_TEST_DEVICE"] = args.device
-    outcomes = _Outcomes()
+    outcomes = _Outcomes(save)
     line = [str(ROOT / "tests/gpu"), "-m", "cuda", "-p", "no:cacheprovider"]
+    if importlib.util.find_spec("xdist"):  # compilers and tools wait much for CPUs
+        line += ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "worksteal"]
     if args.fast:
         line += ["-k", "(PolyNL3d and schedule) or compiles or lower_the_loss"]
     status = pytest.main(line, plugins=[outcomes])
-    save({"counts": outcomes.counts, "failures": outcomes.failures})
+    outcomes.save()
     return int(status != 0)
 
 
@@ -151,6 +167,22 @@ def run_benchmark(args: Namespace, save: Save) -> None:
 
         points = benchmark(setting, subjects, keep)
         write_results(points, setting, args.out / f"benchmark-{dtype}")
+    if args.device != "cuda" or args.fast:
+        return
+    # What is left where nothing waits for the launching of kernels.
+    found["replayed"] = {}
+    for dtype in DTYPES:
+        setting = Setting(
+            channels=CHANNELS,
+            clip_lengths=REPLAYED_LENGTHS,
+            size=SIZE,
+            dtype=dtype,
+            device=args.device,
+            repeats=15,
+            replayed=True,
+        )
+        found["replayed"][dtype] = list(map(asdict, benchmark(setting)))
+        save(found)
 
 
 def roofline_share(point, setting: Setting, machine: dict) -> float | None:
@@ -198,6 +230,7 @@ def run_models(args: Namespace, save: Save) -> None:
         args (Namespace): The command line of ``tests/gpu.sh``.
         save (Callable): Keeps what was found.
     """
+    start = time.perf_counter()
     require_mmaction2()
     from mmengine.registry import init_default_scope
 
@@ -224,19 +257,17 @@ def run_models(args: Namespace, save: Save) -> None:
     save({"shape": shape, "batch": batch, "rows": rows})
     batches = {name: trainer.batch(batch, shape) for name, trainer in trainers.items()}
 
-    def take_turns(key: str) -> None:
-        times: dict[str, list[float]] = {name: [] for name in trainers}
-        for name, trainer in trainers.items():
-            for _ in range(2):
-                trainer.seconds_of_step(batches[name])
-        for _ in range(rounds):
-            for name, trainer in trainers.items():
-                times[name].append(trainer.seconds_of_step(batches[name]))
+    def take_turns(names: Iterable[str], key: str) -> None:
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(rounds + 2):  # the first ones warm up
+            for name, taken in times.items():
+                seconds = trainers[name].seconds_of_step(batches[name])
+                taken += [seconds] if turn > 1 else []
         for name, taken in times.items():
             rows[name][key] = 1e3 * statistics.median(taken)
         save({"shape": shape, "batch": batch, "rows": rows})
 
-    take_turns("milliseconds")
+    take_turns(trainers, "milliseconds")
     half = (shape[0], shape[1] // 2, *shape[2:])
     for name, trainer in trainers.items():
         two, three = (trainer.peak_bytes(size, shape) for size in (2, 3))
@@ -249,11 +280,19 @@ def run_models(args: Namespace, save: Save) -> None:
             for budget in BUDGETS_GB
         }
     save({"shape": shape, "batch": batch, "rows": rows})
-    if args.fast:
-        return
-    for trainer in trainers.values():
+    compiled: list[str] = []
+    for name in COMPILED if not args.fast else ():
+        # In the time that is left, counting on as much as the one before took.
+        began = time.perf_counter()
+        trainer = trainers[name]
         trainer.model.backbone = torch.compile(trainer.model.backbone)
-    take_turns("compiled_milliseconds")
+        trainer.seconds_of_step(batches[name])
+        took = time.perf_counter() - began
+        rows[name]["seconds_to_compile"] = took
+        compiled.append(name)
+        take_turns(compiled, "compiled_milliseconds")
+        if time.perf_counter() - start + 1.3 * took > args.seconds - START_UP:
+            break
 
 
 def run_quickstart(args: Namespace, save: Save) -> None:

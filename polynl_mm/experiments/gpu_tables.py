@@ -52,22 +52,22 @@ def format_tests(part: Mapping) -> str:
 def format_benchmark(part: Mapping) -> str:
     """Lay out the times of the blocks, as multiples of one convolution's."""
     tables = []
-    for dtype, points in part.get("points", {}).items():
-        for training in (False, True):
-            chosen = [p for p in points if p["training"] == training]
-            if chosen:
-                tables.append(_times(dtype, training, chosen))
+    for key, how in (("points", ""), ("replayed", ", as a CUDA graph")):
+        for dtype, points in part.get(key, {}).items():
+            for training, what in ((False, "inference"), (True, "a training step")):
+                chosen = [p for p in points if p["training"] == training]
+                if chosen:
+                    tables.append(_times(f"{dtype}, {what}{how}", chosen))
     return "\n\n".join(tables)
 
 
-def _times(dtype: str, training: bool, points: list[Mapping]) -> str:
+def _times(title: str, points: list[Mapping]) -> str:
     lengths = sorted({p["positions"] for p in points})
     by_subject: dict[str, dict[int, Mapping]] = {}
     for point in points:
         by_subject.setdefault(point["subject"], {})[point["positions"]] = point
     head = " | ".join(f"N = {n:,}".replace(",", " ") for n in lengths)
-    what = "a training step" if training else "inference"
-    lines = [f"| {dtype}, {what} | {head} |", f"|---|{'---|' * len(lengths)}"]
+    lines = [f"| {title} | {head} |", f"|---|{'---|' * len(lengths)}"]
     for subject, row in by_subject.items():
         cells = [_cell(row.get(n), by_subject[FLOOR].get(n), subject) for n in lengths]
         lines.append(f"| {subject} | {' | '.join(cells)} |")

@@ -82,5 +82,6 @@ def _waves(length: int, before: int, whole: int, like: Tensor) -> Tensor:
     options = dict(dtype=accumulate_dtype(like), device=like.device)
     place = torch.arange(before, before + length, **options)
     place = (place + 0.5) / max(whole, 1)
-    angle = math.pi * torch.tensor(_HALF_PERIODS, **options).unsqueeze(1) * place
+    # Numbers of Python: a tensor of them would be copied to a GPU, which waits for it.
+    angle = torch.stack([math.pi * halves * place for halves in _HALF_PERIODS])
     return torch.cat([angle.sin(), angle.cos()])

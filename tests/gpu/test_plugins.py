@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import polynl_mm
+from polynl_mm.clip_parallel.parts import together
 
 DEVICE = os.environ.get("POLYNL_TEST_DEVICE", "cuda")
 pytestmark = [
@@ -100,10 +101,10 @@ def multiplying(precision):
             backend.allow_tf32 = value
 
 
-def run(plugin, x):
+def run(plugin, x, compute=None):
     """Return what a plugin adds to x, and all gradients, on the CPU in float64."""
     x = x.detach().requires_grad_()
-    y = plugin(x)
+    y = (compute or plugin)(x)
     cotangent = torch.linspace(-1, 1, y.numel()).reshape(y.shape).to(y)
     leaves = [x, *plugin.parameters()]
     grads = torch.autograd.grad(y, leaves, cotangent, allow_unused=True)
@@ -149,6 +150,59 @@ def test_channels_last_stays_channels_last(name, arguments):
         expected = run(plugin, x)
         found = run(plugin, x.contiguous(memory_format=layout))
     assert_near(plugin, found, expected, "float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [(name, arguments) for name, arguments in CASES if name.endswith("3d")],
+)
+def test_parts_of_a_clip_equal_the_whole(name, arguments):
+    plugin, x = build(name, arguments)
+    plugin, x = plugin.to(DEVICE), x.to(DEVICE)
+
+    def in_parts(whole):
+        return torch.cat(together(plugin, whole.split((2, 2), dim=2)), dim=2)
+
+    with multiplying("float32"):
+        expected = run(plugin, x)
+        found = run(plugin, x, in_parts)
+    assert_near(plugin, found, expected, "float32")
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="is of GPUs alone")
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=IDS)
+def test_a_cuda_graph_replays_it(name, arguments):
+    """Neither waits for the GPU nor reads from the host's memory."""
+    plugin, x = build(name, arguments)
+    plugin, x = plugin.to(DEVICE).eval(), x.to(DEVICE)
+    other = torch.randn_like(x)
+    with torch.no_grad(), multiplying("float32"):
+        expected = plugin(other) - other
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries make their workspaces
+            plugin(x)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = plugin(x)
+        x.copy_(other)
+        graph.replay()
+    found, expected = (y - other).double(), expected.double()
+    assert (found - expected).abs().max() <= 2e-4 * expected.abs().max()
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="is of GPUs alone")
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=IDS)
+def test_training_steps_do_not_wait_for_the_gpu(name, arguments):
+    plugin, x = build(name, arguments)
+    plugin, x = plugin.to(DEVICE), x.to(DEVICE).requires_grad_()
+    plugin(x).sum().backward()  # what is made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        plugin(x).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", COMPILED)

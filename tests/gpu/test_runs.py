@@ -1,12 +1,15 @@
 """Networks with plugins on a GPU: mixed precision, one rank, FSDP, the tools."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from clips_over_time import noise, save_untrained, write_lossless
 from torch import distributed, nn
 
 DEVICE = os.environ.get("POLYNL_TEST_DEVICE", "cuda")
@@ -132,3 +135,56 @@ def test_tools_train_and_test(tiny_config, tmp_path, extra):
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "acc/top1" in done.stdout + done.stderr
+
+
+PLUGINS = """
+model['backbone'].update(
+    type='WithPlugins', of='ResNet3dSlowOnly',
+    plugins=[dict(cfg=dict(type='PolyNL3d', zero_init=False))])
+"""
+
+
+@pytest.fixture
+def untrained(tiny_config, tmp_path):
+    """A config with a plugin, random weights, and a video of 30 frames."""
+    config = tiny_config(tmp_path / "config.py", extra=PLUGINS)
+    video = write_lossless(tmp_path / "long.avi", noise(30))
+    return [str(config), save_untrained(config), str(video)]
+
+
+@pytest.mark.parametrize("extra", [[], ["--whole-video", "--part-frames", "7"]])
+def test_predicts_as_a_cpu(tool, untrained, tmp_path, extra):
+    scores = []
+    for device in ("cpu", DEVICE):
+        file = tmp_path / f"{device}.json"
+        line = [*untrained, "--device", device, "--json", str(file), *extra]
+        assert tool("predict").main(line) == 0
+        scores.append(leaves(json.loads(file.read_text())))
+    assert scores[1] == pytest.approx(scores[0], abs=2e-3) and scores[0]
+
+
+def test_timelines_and_features_as_of_a_cpu(tool, untrained, tmp_path):
+    config, checkpoint, video = untrained
+    (tmp_path / "list.txt").write_text(f"{Path(video).name} 0\n")
+    found = []
+    for device in ("cpu", DEVICE):
+        out = tmp_path / device
+        options = ["--window", "1", "--out-dir", str(out), "--device", device]
+        tool("predict_timeline").main([*untrained, *options])
+        timeline = json.loads((out / "long_timeline.json").read_text())
+        tool("extract_features").main(
+            [config, checkpoint, str(tmp_path / "list.txt"), *options]
+        )
+        scores = [window["scores"] for window in timeline["windows"]]
+        found.append((scores, np.load(out / "long.npy")))
+    for ours, theirs in zip(found[1], found[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
+
+
+def leaves(value):
+    """Return the numbers in a file of JSON."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for part in value for number in leaves(part)]
+    return [value] if isinstance(value, float) else []

@@ -103,6 +103,8 @@ def _measure(
             module = _compile(module, x)
         calls[name] = _call(module, x, setting, training)
     peaks = {name: peak_extra_memory(call, device) for name, call in calls.items()}
+    if setting.replayed:
+        calls = {name: _replay_of(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(setting.repeats):
         for name, call in calls.items():
@@ -127,6 +129,18 @@ def _compile(module: nn.Module, x: Tensor) -> nn.Module:
     compiled = torch.compile(module, fullgraph=True)
     torch.testing.assert_close(compiled(x), module(x), rtol=1e-4, atol=1e-4)
     return compiled
+
+
+def _replay_of(call: Callable[[], None]) -> Callable[[], None]:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # libraries make their workspaces
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def _call(

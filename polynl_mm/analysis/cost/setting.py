@@ -17,6 +17,8 @@ class Setting:
         repeats (int): How many times each subject is timed, in turns.
         compiled (bool): Measure the plugins through ``torch.compile`` (inductor,
             ``fullgraph=True``); the peers stay as they are.
+        replayed (bool): On CUDA: capture each call in a CUDA graph and time its
+            replays, which no launching of kernels slows down.
         max_affinity (float): Bytes: quadratic subjects are left out of points where
             one N x N matrix would be larger.
     """
@@ -29,6 +31,7 @@ class Setting:
     device: str = "cpu"
     repeats: int = 5
     compiled: bool = False
+    replayed: bool = False
     max_affinity: float = 0.7e9
 
     def positions(self, clip_len: int) -> int:
