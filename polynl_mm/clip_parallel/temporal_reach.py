@@ -134,8 +134,10 @@ def _lengths(backbone: nn.Module, shape: tuple) -> list[tuple[str, nn.Module, in
             calls.append((path, module, features.shape[2]))
 
     with _watching(backbone, note), FakeTensorMode(allow_non_fake_inputs=True):
+        # Where the backbone is, and of its type.
+        like = next(backbone.parameters(), torch.empty(0))
         with torch.no_grad():
-            outputs = backbone(torch.empty(shape))
+            outputs = backbone(like.new_empty(shape))
         outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
         # The backbone's own call noted its input; its outputs are told apart by place.
         calls = [call for call in calls if call[1] is not backbone]

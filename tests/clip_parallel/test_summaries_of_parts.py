@@ -42,7 +42,8 @@ def _read(network, x):
 def test_part_by_part_equals_the_whole(plugin, options):
     network, x = _network(plugin, options), clip(8)
     try:
-        y, _ = _read(network, x)
+        with torch.device("meta"):  # nothing is made elsewhere than the network is
+            y, _ = _read(network, x)
     except UserError as error:
         assert f"The plugin 0 ({plugin.__name__}) compares" in str(error)
         assert _compares(plugin, options)

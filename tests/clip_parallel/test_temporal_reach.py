@@ -33,8 +33,8 @@ NETWORKS = {
 def test_parts_with_what_they_carry_give_the_clip(layers):
     torch.manual_seed(0)
     network = chain(*layers)
-    reach = temporal_reach(network.float(), 2, (2, 2))
-    network.double()
+    with torch.device("meta"):  # another than the network's, as a GPU's is
+        reach = temporal_reach(network, 2, (2, 2))
     clip = torch.randn(1, 2, 96, 2, 2).double()
     whole = network(clip)
     (stride,) = reach.outputs
@@ -53,7 +53,7 @@ def test_parts_with_what_they_carry_give_the_clip(layers):
 
 
 def test_plugins_are_found_with_their_rates():
-    network = chain(conv(3, 2, 1), PolyNL3d(2), conv(3, 2, 1), PolyNL3d(2)).float()
+    network = chain(conv(3, 2, 1), PolyNL3d(2), conv(3, 2, 1), PolyNL3d(2))
     reach = temporal_reach(network, 2, (4, 4))
     assert reach.plugins == {"1": 2, "3": 4} and reach.stride == 4
     assert reach.frames == 4  # 1, and 1 at half the rate, rounded up

@@ -91,7 +91,8 @@ def at_once(reader, frames):
 def test_parts_equal_the_clip_at_once(predictor_of, video, name, stride, part, capsys):
     path, frames = video
     reader = WholeVideoReader(predictor_of(name), stride, part)
-    found, note = reader.scores(path)
+    with torch.device("meta"):  # nothing is made elsewhere than the network is
+        found, note = reader.scores(path)
     expected = at_once(reader, frames[::stride])
     assert note == "" and expected.std() > 0.05
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

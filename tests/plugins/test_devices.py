@@ -1,7 +1,8 @@
-"""No plugin makes a GPU wait: nothing is read from it, nothing copied to it.
+"""Plugins work where their features are, and make no GPU wait.
 
-Tried without one, by the calls that do either. On a GPU ``tests/gpu/test_plugins.py``
-asks the driver.
+Tried without one: features and weights are elsewhere than new tensors by default, and
+the calls are seen that read from a GPU or copy to it. On a GPU
+``tests/gpu/test_plugins.py`` asks the driver.
 """
 
 import pytest
@@ -37,6 +38,16 @@ class Waits(TorchFunctionMode):
 def is_boolean(place):
     places = place if isinstance(place, tuple) else (place,)
     return any(isinstance(p, torch.Tensor) and p.dtype == torch.bool for p in places)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "options"), cases(), ids=lambda v: getattr(v, "__name__", str(v))
+)
+def test_new_tensors_are_where_the_features_are(plugin, options):
+    block, x = build(plugin, options), clip(8).requires_grad_()
+    with torch.device("meta"):
+        block(x).sum().backward()
+    assert x.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(
