@@ -16,9 +16,12 @@ from polynl_mm.ops.products import apply_function
 
 # torch 2.8 and later: torch.bmm(..., out_dtype=torch.float32), on CUDA.
 _BMM_WIDENS = hasattr(torch.ops.aten.bmm, "dtype")
-# Numbers that are widened at a time, and the fewest positions: what a cache holds.
-_WIDENED = 2**16
+# Numbers that are widened at a time, and the fewest positions: what a cache holds. A GPU
+# takes more at a time, or waits for the start of each.
+_WIDENED, _WIDENED_ON_GPU = 2**16, 2**24
 _FEWEST = 64
+# Of a square product whose diagonal is wanted, so many rows at a time: a tile of a GPU.
+_TILE = 128
 
 
 def wide_product(left: Tensor, right: Tensor) -> Tensor:
@@ -122,7 +125,39 @@ def chunk_size(x: Tensor) -> int:
     Returns:
         int: At least 1.
     """
-    return max(_FEWEST, _WIDENED // max(1, x.numel() // max(1, x.shape[-1])))
+    widened = _WIDENED_ON_GPU if x.is_cuda else _WIDENED
+    return max(_FEWEST, widened // max(1, x.numel() // max(1, x.shape[-1])))
+
+
+def sum_by_diagonals(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum over positions of ``left * right``, from the diagonals of products.
+
+    On tensor cores a matrix product takes no longer than reading its factors, where its
+    tiles are no larger than needed, and it sums in float32. Products of single rows, or
+    of numbers in a wider type, take many times as long.
+
+    Args:
+        left (Tensor): (B, K, G, N), with more positions N than channels K.
+        right (Tensor): Of the same shape and type.
+
+    Returns:
+        Tensor: (B, K, G), in float32 or better.
+    """
+    batch, rows, groups, _ = left.shape
+    if groups > 1:
+        # A sample at a time: its groups are a batch without being laid out anew.
+        pairs = zip(left.transpose(1, 2), right.transpose(1, 2), strict=True)
+        sums = [_diagonals(one, other) for one, other in pairs]  # (G, K) each
+        return torch.stack(sums).transpose(1, 2)
+    one, other = left.squeeze(2), right.squeeze(2)
+    if rows % _TILE == 0 and all(t.stride(0) == rows * t.stride(1) for t in (one, other)):
+        tiles = (t.unflatten(1, (-1, _TILE)).flatten(0, 1) for t in (one, other))
+        return _diagonals(*tiles).reshape(batch, rows, 1)
+    return _diagonals(one, other).unsqueeze(2)
+
+
+def _diagonals(left: Tensor, right: Tensor) -> Tensor:
+    return wide_product(left, right.mT).diagonal(dim1=1, dim2=2)
 
 
 class _SumOfProducts(torch.autograd.Function):
@@ -131,10 +166,8 @@ class _SumOfProducts(torch.autograd.Function):
     @staticmethod
     def forward(left: Tensor, right: Tensor) -> Tensor:
         dtype = accumulate_dtype(left)
-        if left.is_cuda and _BMM_WIDENS:
-            rows, columns = left.flatten(0, -2), right.flatten(0, -2)
-            total = wide_product(rows.unsqueeze(1), columns.unsqueeze(2))
-            return total.reshape(left.shape[:-1])
+        if left.is_cuda and left.dim() == 4 and left.shape[1] < left.shape[3]:
+            return sum_by_diagonals(left, right)
         size = chunk_size(left)
         chunks = zip(left.split(size, -1), right.split(size, -1), strict=True)
         return sum((a.to(dtype) * b.to(dtype)).sum(dim=-1) for a, b in chunks)

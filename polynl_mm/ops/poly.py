@@ -107,8 +107,9 @@ def poly_nl(
         training = training and (x.requires_grad or theta.requires_grad)
         schedule = choose_schedule(channels, theta.shape[0], positions, training)
     dtype = compute_dtype(x)
-    features, theta, phi, out = (t.to(dtype) for t in (x, theta, phi, out))
-    g = None if g is None else g.to(dtype)
+    # Weights are taken to this type where they meet features: between themselves and
+    # with a moment they are multiplied in float32.
+    features = x.to(dtype)
     of_theta, of_phi, of_out, of_g = biases
     # Autocast multiplies in another type than the residual has.
     together = residual if dtype == x.dtype else None
@@ -220,7 +221,7 @@ def _as_samples(x: Tensor) -> Tensor:
 
 def _project(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply (K, C), and a bias, (K,), to every position of (B, C, G, N)."""
-    y = project(weight, x.flatten(2))
+    y = project(weight.to(x.dtype), x.flatten(2))
     y = y.unflatten(2, x.shape[2:])
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 

@@ -13,6 +13,7 @@ from polynl_mm.ops.half_products import (
     add_scaled,
     mean_of_products,
     scale_positions,
+    sum_by_diagonals,
     sum_of_axes,
     wide_product,
 )
@@ -59,6 +60,21 @@ def test_means_and_scales_with_gradients(dtype, shape):
     for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         error = (ours.double() - theirs).abs().max() / theirs.abs().max()
         assert error <= (1e-5 if number == 0 else 4 * eps), number
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
+@pytest.mark.parametrize("last", [False, True], ids=["", "channels last"])
+@pytest.mark.parametrize(("rows", "groups"), [(5, 1), (5, 3), (256, 1), (256, 2)])
+def test_diagonals_are_the_sums_of_products(dtype, last, rows, groups):
+    """What a GPU takes; here it widens its factors as any product does."""
+    shape = (2, rows, groups, 300)
+    left, right = half(dtype, left=shape, right=shape)
+    if last:
+        left, right = (t.to(memory_format=torch.channels_last) for t in (left, right))
+    found = sum_by_diagonals(left, right)
+    expected = (left.double() * right.double()).sum(-1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_sums_do_not_forget():
