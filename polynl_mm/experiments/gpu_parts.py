@@ -8,8 +8,11 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from functools import partial
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from polynl_mm.analysis.accuracy.runs import ROOT
 from polynl_mm.analysis.cost.network_setting import MMCV, NO_PLUGIN
@@ -126,7 +129,8 @@ def run_tests(args: Namespace, save: Save) -> int:
     outcomes = _Outcomes(save)
     line = [str(ROOT / "tests/gpu"), "-m", "cuda", "-p", "no:cacheprovider"]
     if importlib.util.find_spec("xdist"):  # compilers and tools wait much for CPUs
-        line += ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "worksteal"]
+        workers = min(8, max(1, (os.cpu_count() or 1) // 2))
+        line += ["-n", str(workers), "--dist", "worksteal"]
     if args.fast:
         line += ["-k", "(PolyNL3d and schedule) or compiles or lower_the_loss"]
     status = pytest.main(line, plugins=[outcomes])
@@ -268,6 +272,11 @@ def run_models(args: Namespace, save: Save) -> None:
         save({"shape": shape, "batch": batch, "rows": rows})
 
     take_turns(trainers, "milliseconds")
+    if args.device == "cuda":
+        for name, trainer in trainers.items():
+            busy = _kernel_seconds(partial(trainer.step, batches[name]))
+            rows[name]["kernel_milliseconds"] = 1e3 * busy
+        save({"shape": shape, "batch": batch, "rows": rows})
     half = (shape[0], shape[1] // 2, *shape[2:])
     for name, trainer in trainers.items():
         two, three = (trainer.peak_bytes(size, shape) for size in (2, 3))
@@ -293,6 +302,15 @@ def run_models(args: Namespace, save: Save) -> None:
         take_turns(compiled, "compiled_milliseconds")
         if time.perf_counter() - start + 1.3 * took > args.seconds - START_UP:
             break
+
+
+def _kernel_seconds(call: Callable[[], None]) -> float:
+    """Return how long the GPU worked for a call, without what it waited between."""
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        call()
+        torch.cuda.synchronize()
+    kernels = (e for e in recorded.events() if e.device_type == DeviceType.CUDA)
+    return 1e-6 * sum(event.time_range.elapsed_us() for event in kernels)
 
 
 def run_quickstart(args: Namespace, save: Save) -> None:

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from polynl_mm.ops.half_products import wide_product
 from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
-from polynl_mm.ops.products import apply_function, apply_to_positions
+from polynl_mm.ops.products import (
+    apply_function,
+    apply_to_positions,
+    with_known_signature,
+)
 
 # The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
 _BLOCKS = 4
@@ -90,6 +94,7 @@ def with_bias(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor
     return torch.cat([weight.to(dtype), bias.to(dtype).unsqueeze(1)], dim=1)
 
 
+@with_known_signature
 class _Gram(torch.autograd.Function):
     """A function of its own because autograd, which does not know that both factors
     are one, would make two products in the backward pass where one does.
@@ -151,6 +156,7 @@ def _gradient_of_gram(
     return grad_x
 
 
+@with_known_signature
 class _ApplyMatrix(torch.autograd.Function):
     """Autograd would hold a buffer of the features' size for each term of the sum."""
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
-from polynl_mm.ops.products import apply_function
+from polynl_mm.ops.products import apply_function, with_known_signature
 
 # torch 2.8 and later: torch.bmm(..., out_dtype=torch.float32), on CUDA.
 _BMM_WIDENS = hasattr(torch.ops.aten.bmm, "dtype")
-# Numbers that are widened at a time, and the fewest positions: what a cache holds. A GPU
-# takes more at a time, or waits for the start of each.
+# Numbers that are widened at a time, and the fewest positions: what a cache holds. A
+# GPU takes more at a time, or waits for the start of each.
 _WIDENED, _WIDENED_ON_GPU = 2**16, 2**24
 _FEWEST = 64
 # Of a square product whose diagonal is wanted, so many rows at a time: a tile of a GPU.
@@ -130,7 +130,7 @@ def chunk_size(x: Tensor) -> int:
 
 
 def sum_by_diagonals(left: Tensor, right: Tensor) -> Tensor:
-    """Return the sum over positions of ``left * right``, from the diagonals of products.
+    """Return the sum over positions of ``left * right``: the diagonals of products.
 
     On tensor cores a matrix product takes no longer than reading its factors, where its
     tiles are no larger than needed, and it sums in float32. Products of single rows, or
@@ -150,7 +150,9 @@ def sum_by_diagonals(left: Tensor, right: Tensor) -> Tensor:
         sums = [_diagonals(one, other) for one, other in pairs]  # (G, K) each
         return torch.stack(sums).transpose(1, 2)
     one, other = left.squeeze(2), right.squeeze(2)
-    if rows % _TILE == 0 and all(t.stride(0) == rows * t.stride(1) for t in (one, other)):
+    if rows % _TILE == 0 and all(
+        t.stride(0) == rows * t.stride(1) for t in (one, other)
+    ):
         tiles = (t.unflatten(1, (-1, _TILE)).flatten(0, 1) for t in (one, other))
         return _diagonals(*tiles).reshape(batch, rows, 1)
     return _diagonals(one, other).unsqueeze(2)
@@ -160,6 +162,7 @@ def _diagonals(left: Tensor, right: Tensor) -> Tensor:
     return wide_product(left, right.mT).diagonal(dim1=1, dim2=2)
 
 
+@with_known_signature
 class _SumOfProducts(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -183,6 +186,7 @@ class _SumOfProducts(torch.autograd.Function):
         return scale_positions(right, grad), scale_positions(left, grad)
 
 
+@with_known_signature
 class _Scaled(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -207,6 +211,7 @@ class _Scaled(torch.autograd.Function):
         return scale_positions(grad, scale), grad_scale
 
 
+@with_known_signature
 class _AddScaled(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -235,6 +240,7 @@ class _AddScaled(torch.autograd.Function):
         return grad if needs_y else None, grad_x, grad_scale
 
 
+@with_known_signature
 class _SumOfAxes(torch.autograd.Function):
     generate_vmap_rule = True
 

@@ -19,7 +19,12 @@ from polynl_mm.ops.precision import (
     outside_autocast,
     without_autocast,
 )
-from polynl_mm.ops.products import apply_function, project, thin_product
+from polynl_mm.ops.products import (
+    apply_function,
+    project,
+    thin_product,
+    with_known_signature,
+)
 from polynl_mm.ops.summaries import Holder, gathered, mean_of_all
 
 # Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve, and
@@ -168,6 +173,7 @@ def _find_prefixes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return order, torch.searchsorted(ascending, a.detach().contiguous())
 
 
+@with_known_signature
 class _RampSum(torch.autograd.Function):
     """``sum_j ReLU(a_i + b_j) g_j``, and its slope ``sum_j [a_i + b_j > 0] g_j``.
 
@@ -290,6 +296,7 @@ def _gaussian_fused(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Ten
     return y.squeeze(1)[..., :width].mT.contiguous()
 
 
+@with_known_signature
 class _ChunkedGaussian(torch.autograd.Function):
     """Softmax average for a chunk of queries at a time, forward and backward.
 

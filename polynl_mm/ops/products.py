@@ -6,6 +6,7 @@ the number of positions, which is less where a block looks along a short axis (8
 of 256 channels).
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -27,6 +28,23 @@ def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any
     if torch.jit.is_tracing():
         return function.forward(*inputs)
     return function.apply(*inputs)
+
+
+def with_known_signature(
+    function: type[torch.autograd.Function],
+) -> type[torch.autograd.Function]:
+    """Keep the signature of a function's ``forward``, which torch reads at each call.
+
+    That reading takes longer than starting the function's work on a GPU.
+
+    Args:
+        function (type[torch.autograd.Function]): One with ``setup_context``.
+
+    Returns:
+        type[torch.autograd.Function]: The same.
+    """
+    function.forward.__signature__ = inspect.signature(function.forward)
+    return function
 
 
 def apply_to_positions(

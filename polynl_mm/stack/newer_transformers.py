@@ -2,14 +2,18 @@
 
 Mends: mmaction2 1.2.0 imports its VindLU models wherever transformers 4.28 or later is
 installed, for whatever else; with transformers 5, which has moved what they use,
-``import mmaction.models`` fails, and with it every training. Where they can be
-imported, nothing changes.
+``import mmaction.models`` fails, and with it every training. Beside transformers 5 they
+are not tried, which would take seconds of every start. Where they can be imported,
+nothing changes.
 """
 
 import importlib.abc
 import importlib.machinery
 import sys
 import types
+from importlib import metadata
+
+from packaging.version import Version
 
 PACKAGE = "mmaction.models.multimodal.vindlu"
 MODELS = ("VindLUVQA", "VindLURetrievalMC", "VindLURetrieval")
@@ -37,10 +41,17 @@ class _SurvivingLoader(importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         try:
+            _check_version()
             self.loader.exec_module(module)
         except Exception as error:  # of any kind, in another package's import
             module.__all__ = []
             _register_stand_ins(error)
+
+
+def _check_version() -> None:
+    version = metadata.version("transformers")
+    if Version(version) >= Version("5"):
+        raise ImportError(f"{version}, without find_pruneable_heads_and_indices")
 
 
 def _register_stand_ins(error: Exception) -> None:
@@ -54,8 +65,8 @@ def _register_stand_ins(error: Exception) -> None:
         def refuse(*args, name=name, **kwargs):
             raise UserError(
                 f"{name} cannot be built: this mmaction2 does not work with the "
-                f"installed transformers ({reason}); install one from 4.28 that it "
-                "works with to use it."
+                f"installed transformers ({reason}); install one from 4.28 to below "
+                "5 to use it."
             )
 
         # Registered as the real one is, so that a config asking for it gets the reason.

@@ -44,4 +44,4 @@ def test_other_models_are_built_and_this_one_says_why(site):
     assert "ResNetTSM" in done.stdout, done.stderr
     said = done.stderr.splitlines()[-1]
     assert "VindLUVQA cannot be built" in said
-    assert "transformers" in said
+    assert "5.17.0" in said and "below 5" in said
