@@ -104,7 +104,7 @@ class _Gram(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, with_mean: bool) -> tuple[Tensor, Tensor]:
-        return _make_gram(x, with_mean), x.view_as(x)
+        return make_gram(x, with_mean), x.view_as(x)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -123,21 +123,22 @@ class _Gram(torch.autograd.Function):
         return _gradient_of_gram(x, grad, grad_x, ctx.with_mean), None
 
 
-def _make_gram(x: Tensor, with_mean: bool) -> Tensor:
-    accumulate = accumulate_dtype(x)
+def make_gram(x: Tensor, with_mean: bool = False) -> Tensor:
+    """Return what :func:`gram` does, of which autograd knows the operations only."""
+    dtype = accumulate_dtype(x)
     if x.is_cuda:
         # One product: its blocks would be started one after the other, and read
         # the features as often.
         total = wide_product(x, x.mT)
-    elif x.dtype == accumulate:
+    elif x.dtype == dtype:
         total = _symmetric_product(x)
     else:
         size = max(_HALF_CHUNK // max(1, x.shape[0]), _HALF_CHUNK // 4)
         chunks = x.split(size, dim=2)
-        total = sum(_symmetric_product(chunk.to(accumulate)) for chunk in chunks)
+        total = sum(_symmetric_product(chunk.to(dtype)) for chunk in chunks)
     product = total / x.shape[2]
     if with_mean:
-        mean = x.sum(dim=2, keepdim=True, dtype=accumulate) / x.shape[2]
+        mean = x.sum(dim=2, keepdim=True, dtype=dtype) / x.shape[2]
         one = mean.new_ones(x.shape[0], 1, 1)
         below = torch.cat([mean.mT, one], dim=2)  # (B, 1, C + 1)
         product = torch.cat([torch.cat([product, mean], dim=2), below], dim=1)
@@ -166,7 +167,7 @@ class _ApplyMatrix(torch.autograd.Function):
     def forward(
         x: Tensor, matrix: Tensor, scale: Tensor | None, shift: Tensor | None
     ) -> Tensor:
-        return _accumulate(x, matrix, scale, shift)
+        return accumulate(x, matrix, scale, shift)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -179,7 +180,7 @@ class _ApplyMatrix(torch.autograd.Function):
         needs_x, needs_matrix, needs_scale, needs_shift = ctx.needs_input_grad
         grad_x = grad_matrix = grad_scale = grad_shift = None
         if needs_x:
-            grad_x = _accumulate(grad, matrix.mT, scale, None)
+            grad_x = accumulate(grad, matrix.mT, scale, None)
         if needs_matrix or needs_scale:
             grad_matrix = grad @ x.mT
         if needs_scale:
@@ -191,9 +192,10 @@ class _ApplyMatrix(torch.autograd.Function):
         return grad_x, grad_matrix, grad_scale, grad_shift
 
 
-def _accumulate(
-    x: Tensor, matrix: Tensor, scale: Tensor | None, shift: Tensor | None
+def accumulate(
+    x: Tensor, matrix: Tensor, scale: Tensor | None, shift: Tensor | None = None
 ) -> Tensor:
+    """Return what :func:`apply_matrix` does, of which autograd knows as much."""
     if scale is None:
         y = apply_to_positions(matrix, x)
         if shift is None:
@@ -206,7 +208,7 @@ def _accumulate(
         # The residual is a diagonal of the matrix: features are read and written once.
         matrix = matrix.clone()
         matrix.diagonal(dim1=1, dim2=2).add_(scale.to(x.dtype))
-        return _accumulate(x, matrix, None, shift)
+        return accumulate(x, matrix, None, shift)
     y = scale.to(x.dtype) * x
     if shift is not None:
         y.add_(shift.unsqueeze(2))

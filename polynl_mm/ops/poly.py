@@ -21,14 +21,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from polynl_mm.ops.gram import apply_matrix, gram, symmetric_share, with_bias
-from polynl_mm.ops.half_products import (
-    add_scaled,
-    mean_of_products,
-    scale_positions,
+from polynl_mm.ops.gram import symmetric_share
+from polynl_mm.ops.half_products import add_scaled
+from polynl_mm.ops.poly_as_one import poly_nl_as_one
+from polynl_mm.ops.poly_steps import (
+    apply_folded,
+    gate_and_project,
+    moment_direct,
+    moment_gram,
 )
-from polynl_mm.ops.precision import accumulate_dtype, compute_dtype, without_autocast
-from polynl_mm.ops.products import for_each, project
+from polynl_mm.ops.precision import compute_dtype, without_autocast
 from polynl_mm.ops.summaries import Holder, mean_of_all
 
 Schedule = Literal["auto", "direct", "gram"]
@@ -49,6 +51,7 @@ def poly_nl(
     schedule: Schedule = "auto",
     biases: Biases = NO_BIASES,
     moment_norm: Callable[[Tensor], Tensor] | None = None,
+    alpha: Tensor | None = None,
     others: Holder | None = None,
 ) -> Tensor:
     """Compute Poly-NL, exactly, in time and memory linear in the positions.
@@ -74,6 +77,8 @@ def poly_nl(
             (K,), phi, (K,), out, (C,), and g, (K,).
         moment_norm (Callable, optional): What is made of the moment, (B, G, K), before
             it gates.
+        alpha (Tensor, optional): What the moment is multiplied by then, one number,
+            (1,): K numbers a sample are, and neither a weight nor features.
         others (Holder, optional): Who holds the other positions of these clips.
 
     Returns:
@@ -97,6 +102,7 @@ def poly_nl(
             schedule=schedule,
             biases=biases,
             moment_norm=moment_norm,
+            alpha=alpha,
             others=others,
         )
         return y.squeeze(2)
@@ -111,19 +117,31 @@ def poly_nl(
     # with a moment they are multiplied in float32.
     features = x.to(dtype)
     of_theta, of_phi, of_out, of_g = biases
+    any_bias = any(bias is not None for bias in biases)
     # Autocast multiplies in another type than the residual has.
     together = residual if dtype == x.dtype else None
+    folds = positions >= channels and (g is None or channels <= 2 * g.shape[0])
+    plain = moment_norm is None and others is None and not any_bias
     with without_autocast(x):
-        moment, features = _MOMENTS[schedule](features, theta, phi, of_theta, of_phi)
+        if plain and (residual is None or together is not None):
+            y = poly_nl_as_one(
+                features, theta, phi, out, g, alpha, residual, schedule, folds
+            )
+            if y is not None:
+                return y
+        moments = moment_direct if schedule == "direct" else moment_gram
+        moment, features = moments(features, theta, phi, of_theta, of_phi)
         if others is not None:
             moment = mean_of_all(others, moment, positions)
         if moment_norm is not None:
             moment = moment_norm(moment)
-        if positions < channels or (g is not None and channels > 2 * g.shape[0]):
-            y = _gate_and_project(features, moment, out, g, of_out, of_g)
-            together = None
+        if alpha is not None:
+            moment = moment * alpha.to(moment.dtype)
+        if folds:
+            y = apply_folded(features, moment, out, g, of_out, of_g, together)
         else:
-            y = _apply_folded(features, moment, out, g, of_out, of_g, together)
+            y = gate_and_project(features, moment, out, g, of_out, of_g)
+            together = None
         if residual is None or together is not None:
             return y
         return add_scaled(y, x, residual)
@@ -173,91 +191,3 @@ def choose_schedule(
     """
     counts = count_operations(channels, inner, positions, training)
     return "direct" if counts["direct"] <= counts["gram"] else "gram"
-
-
-def _moment_direct(
-    x: Tensor,
-    theta: Tensor,
-    phi: Tensor,
-    of_theta: Tensor | None,
-    of_phi: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Return the moment, (B, G, K), and x."""
-    a, b = _project(theta, x, of_theta), _project(phi, x, of_phi)  # (B, K, G, N)
-    return mean_of_products(a, b).transpose(1, 2), x
-
-
-def _moment_gram(
-    x: Tensor,
-    theta: Tensor,
-    phi: Tensor,
-    of_theta: Tensor | None,
-    of_phi: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Return the moment, (B, G, K), and x."""
-    groups = (x.shape[0], x.shape[2])
-    accumulate = accumulate_dtype(x)
-    biased = of_theta is not None or of_phi is not None
-    product, samples = gram(_as_samples(x), with_mean=biased)
-    if biased:
-        # Biases are a last column of each weight, and a row of ones below X.
-        theta, phi = (
-            with_bias(weight, bias, accumulate)
-            for weight, bias in ((theta, of_theta), (phi, of_phi))
-        )
-    # bmm, because a product of a matrix and a batch copies the batch transposed.
-    theta = for_each(theta.to(accumulate), product)
-    moment = (torch.bmm(theta, product) * phi.to(accumulate)).sum(dim=2)
-    return moment.unflatten(0, groups), samples.unflatten(0, groups).transpose(1, 2)
-
-
-_MOMENTS = {"direct": _moment_direct, "gram": _moment_gram}
-
-
-def _as_samples(x: Tensor) -> Tensor:
-    """(B, C, G, N) -> (B G, C, N), a view where G is 1."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def _project(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply (K, C), and a bias, (K,), to every position of (B, C, G, N)."""
-    y = project(weight.to(x.dtype), x.flatten(2))
-    y = y.unflatten(2, x.shape[2:])
-    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
-
-
-def _gate_and_project(
-    x: Tensor,
-    moment: Tensor,
-    out: Tensor,
-    g: Tensor | None,
-    of_out: Tensor | None,
-    of_g: Tensor | None,
-) -> Tensor:
-    """Return out (moment * g x): (B, C, G, N), (B, G, K) -> (B, C, G, N)."""
-    value = x if g is None else _project(g, x, of_g)  # (B, K, G, N)
-    gated = scale_positions(value, moment.transpose(1, 2))
-    return _project(out, gated, of_out)
-
-
-def _apply_folded(
-    x: Tensor,
-    moment: Tensor,
-    out: Tensor,
-    g: Tensor | None,
-    of_out: Tensor | None,
-    of_g: Tensor | None,
-    residual: Tensor | None,
-) -> Tensor:
-    """Return residual x + (out diag(moment) g) x: (B, C, G, N), (B, G, K) -> as x."""
-    folded = out.to(moment.dtype) * moment.flatten(0, 1).unsqueeze(1)  # (B G, C, K)
-    shift = None
-    if of_g is not None:
-        shift = folded @ of_g.to(folded.dtype)  # (B G, C)
-    if of_out is not None:
-        of_out = of_out.to(folded.dtype).expand(folded.shape[:2])
-        shift = of_out if shift is None else shift + of_out
-    if g is not None:
-        folded = folded @ g.to(folded.dtype)  # (B G, C, C)
-    y = apply_matrix(_as_samples(x), folded, residual, shift)
-    return y.unflatten(0, moment.shape[:2]).transpose(1, 2)

@@ -127,7 +127,9 @@ class _PolyNL(Plugin):
             residual=self.beta if fused else None,
             schedule=self.schedule,
             biases=(*biases, None if of_out is None else of_out * self.alpha, of_g),
-            moment_norm=self.scale_moment,
+            moment_norm=None if self.moment_norm is None else self.normalise_heads,
+            # Behind a norm it would have no effect: there it follows.
+            alpha=self.alpha if self.norm is None else None,
             others=self.others,
         )
         y = join_groups(y, self.axes, x.shape[2:])
@@ -142,16 +144,6 @@ class _PolyNL(Plugin):
         """Biases of theta, phi, out and g, None where there is none."""
         layers = (self.theta, self.phi, self.out, self.g)
         return tuple(None if layer is None else layer.bias for layer in layers)
-
-    def scale_moment(self, moment: Tensor) -> Tensor:
-        """Normalise the moment, and take alpha in: (..., K) -> same shape.
-
-        Where no norm stands between, alpha scales K numbers a sample, and neither a
-        C x K weight nor C x N features.
-        """
-        if self.moment_norm is not None:
-            moment = self.normalise_heads(moment)
-        return moment if self.norm else moment * self.alpha.to(moment.dtype)
 
     def normalise_heads(self, moment: Tensor) -> Tensor:
         """Normalise the moment within each head: (..., K) -> same shape."""
