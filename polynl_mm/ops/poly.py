@@ -121,27 +121,26 @@ def poly_nl(
     # Autocast multiplies in another type than the residual has.
     together = residual if dtype == x.dtype else None
     folds = positions >= channels and (g is None or channels <= 2 * g.shape[0])
-    plain = moment_norm is None and others is None and not any_bias
     with without_autocast(x):
-        if plain and (residual is None or together is not None):
+        y = None
+        if moment_norm is None and others is None and not any_bias:
             y = poly_nl_as_one(
-                features, theta, phi, out, g, alpha, residual, schedule, folds
+                features, theta, phi, out, g, alpha, together, schedule, folds
             )
-            if y is not None:
-                return y
-        moments = moment_direct if schedule == "direct" else moment_gram
-        moment, features = moments(features, theta, phi, of_theta, of_phi)
-        if others is not None:
-            moment = mean_of_all(others, moment, positions)
-        if moment_norm is not None:
-            moment = moment_norm(moment)
-        if alpha is not None:
-            moment = moment * alpha.to(moment.dtype)
-        if folds:
-            y = apply_folded(features, moment, out, g, of_out, of_g, together)
-        else:
-            y = gate_and_project(features, moment, out, g, of_out, of_g)
-            together = None
+        if y is None:
+            moments = moment_direct if schedule == "direct" else moment_gram
+            moment, features = moments(features, theta, phi, of_theta, of_phi)
+            if others is not None:
+                moment = mean_of_all(others, moment, positions)
+            if moment_norm is not None:
+                moment = moment_norm(moment)
+            if alpha is not None:
+                moment = moment * alpha.to(moment.dtype)
+            if folds:
+                y = apply_folded(features, moment, out, g, of_out, of_g, together)
+            else:
+                y = gate_and_project(features, moment, out, g, of_out, of_g)
+                together = None
         if residual is None or together is not None:
             return y
         return add_scaled(y, x, residual)
