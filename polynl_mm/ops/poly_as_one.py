@@ -29,6 +29,7 @@ from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
 from polynl_mm.ops.products import (
     apply_to_positions,
     for_each,
+    has_channels_last,
     project,
     with_known_signature,
 )
@@ -197,7 +198,7 @@ class _Direct(torch.autograd.Function):
         of_value = apply_to_positions(back, grad)  # (B, K, N)
         of_first = scale_positions(second, of_moment)
         of_second = scale_positions(first, of_moment)
-        of_projected = torch.cat([of_first, of_second, of_value], dim=1)
+        of_projected = _side_by_side(of_first, of_second, of_value, like=x)
         of_x = of_weight = of_residual = None
         if needs_x:
             kept = None if residual is None else residual.to(x.dtype) * grad
@@ -227,6 +228,13 @@ def _step_by_step(inputs, grad, moments, finish) -> tuple[Tensor | None, ...]:
     found = torch.autograd.grad(y.squeeze(2), wanted, grad, create_graph=True)
     by_input = dict(zip(map(id, wanted), found, strict=True))
     return tuple(by_input.get(id(t)) for t in inputs)
+
+
+def _side_by_side(*parts: Tensor, like: Tensor) -> Tensor:
+    """Return all channels of (B, K, N), laid out as the features are."""
+    if has_channels_last(like):
+        return torch.cat([part.mT for part in parts], dim=2).mT
+    return torch.cat(parts, dim=1)
 
 
 def _scaled(moment: Tensor, alpha: Tensor | None) -> Tensor:
