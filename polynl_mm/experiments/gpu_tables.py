@@ -83,7 +83,11 @@ def _cell(point: Mapping | None, floor: Mapping | None, subject: str) -> str:
     return f"{text} ({share:.0%})" if share is not None else text
 
 
-_STEPS = ("milliseconds", "kernel_milliseconds", "compiled_milliseconds")
+_STEPS = {
+    "milliseconds": "step",
+    "kernel_milliseconds": "kernels alone",
+    "compiled_milliseconds": "compiled",
+}
 
 
 def format_models(part: Mapping) -> str:
@@ -92,14 +96,15 @@ def format_models(part: Mapping) -> str:
     if not any("milliseconds" in row for row in rows.values()):
         return ""
     base = next(iter(rows.values()))
-    lines = [
-        "| network | operations | step, ms | ratio | kernels alone, ms | ratio "
-        "| compiled, ms | ratio | GB | longest clip in 16, 40, 80 GB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    steps = [key for key in _STEPS if key in base]
+    heads = ["network", "operations"]
+    for key in steps:
+        heads += [f"{_STEPS[key]}, ms", "ratio"]
+    heads += ["GB", "longest clip in 16, 40, 80 GB"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, row in rows.items():
         cells = [name, f"{row['gflops'] / base['gflops']:.3f}"]
-        for key in _STEPS:
+        for key in steps:
             there = key in row
             cells.append(f"{row[key]:.1f}" if there else "-")
             cells.append(f"{row[key] / base[key]:.3f}" if there else "-")
