@@ -99,6 +99,25 @@ def add_scaled(y: Tensor | None, x: Tensor, scale: Tensor) -> Tensor:
     return apply_function(_AddScaled, y, x, scale)
 
 
+def sum_of_all_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum of ``left * right`` over all, in float32 or better.
+
+    Args:
+        left (Tensor): Features of any shape.
+        right (Tensor): Of the same shape and type.
+
+    Returns:
+        Tensor: One number, of no dimension.
+    """
+    dtype = accumulate_dtype(left)
+    # bfloat16 rounds the products as it has rounded their factors, and has their range.
+    plain = left.dtype == torch.bfloat16 and not left.is_cuda
+    if left.dtype == dtype or plain or left.dim() < 3:
+        return (left * right).sum(dtype=dtype)
+    factors = (t.flatten(2).unsqueeze(2) for t in (left, right))  # (B, C, 1, N)
+    return apply_function(_SumOfProducts, *factors).sum()
+
+
 def sum_of_axes(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the sum of parts that broadcast, whose gradients sum in float32.
 
@@ -235,7 +254,7 @@ class _AddScaled(torch.autograd.Function):
         if needs_x:
             grad_x = add_scaled(None, grad, scale)
         if needs_scale:
-            total = (grad * x).sum(dtype=accumulate_dtype(x))
+            total = sum_of_all_products(grad, x)
             grad_scale = total.reshape(ctx.shape).to(ctx.scale_dtype)
         return grad if needs_y else None, grad_x, grad_scale
 

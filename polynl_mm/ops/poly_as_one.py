@@ -15,7 +15,7 @@ from polynl_mm.ops.gram import accumulate, make_gram
 from polynl_mm.ops.half_products import (
     mean_of_products,
     scale_positions,
-    sum_by_diagonals,
+    sum_of_all_products,
     wide_product,
 )
 from polynl_mm.ops.poly_steps import (
@@ -186,16 +186,15 @@ class _Direct(torch.autograd.Function):
             return _step_by_step(inputs, grad, moment_direct, gate_and_project)
         x, _, _, out, _, alpha, residual = inputs
         needs_x, *needs = ctx.needs_input_grad
-        dtype = moment.dtype
-        out = out.to(dtype)
+        out = out.to(moment.dtype)
         scaled = _scaled(moment, alpha).unsqueeze(1)  # (B, 1, K)
         first, second, value = projected.chunk(3, dim=1)
         of_gated = _products(grad, value)  # (B, C, K), less what they are scaled by
         of_out = (of_gated * scaled).sum(dim=0)
         of_moment, of_alpha = _unscaled((of_gated * out).sum(dim=1), moment, alpha)
         of_moment = of_moment / x.shape[2]
-        back = (out * scaled).to(x.dtype).mT  # (B, K, C)
-        of_value = apply_to_positions(back, grad)  # (B, K, N)
+        back = for_each(out.to(x.dtype).mT, x)
+        of_value = scale_positions(apply_to_positions(back, grad), scaled.squeeze(1))
         of_first = scale_positions(second, of_moment)
         of_second = scale_positions(first, of_moment)
         of_projected = _side_by_side(of_first, of_second, of_value, like=x)
@@ -206,7 +205,7 @@ class _Direct(torch.autograd.Function):
         if any(needs):
             of_weight = _products(of_projected, x).sum(dim=0).chunk(3)
             if residual is not None:
-                of_residual = _sum_of_products(grad, x)
+                of_residual = sum_of_all_products(grad, x).reshape(1)
         of_theta, of_phi, of_g = of_weight or (None, None, None)
         return of_x, of_theta, of_phi, of_out, of_g, of_alpha, of_residual
 
@@ -252,13 +251,6 @@ def _unscaled(
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
     """Return left right^T for (B, *, N), in float32 or better."""
-    if left.is_cuda:
+    if left.is_cuda or left.dtype == torch.float16:
         return wide_product(left, right.mT)
     return (left @ right.mT).to(accumulate_dtype(left))
-
-
-def _sum_of_products(left: Tensor, right: Tensor) -> Tensor:
-    """Return the sum over all of left * right, (1,), in float32 or better."""
-    if left.is_cuda and left.dtype != accumulate_dtype(left):
-        return sum_by_diagonals(left.unsqueeze(2), right.unsqueeze(2)).sum().reshape(1)
-    return (left * right).sum(dtype=accumulate_dtype(left)).reshape(1)

@@ -14,6 +14,7 @@ from polynl_mm.ops.half_products import (
     mean_of_products,
     scale_positions,
     sum_by_diagonals,
+    sum_of_all_products,
     sum_of_axes,
     wide_product,
 )
@@ -87,6 +88,7 @@ def test_sums_do_not_forget():
 def test_products_of_float16_do_not_overflow():
     large = torch.full((1, 1, 5000), 1000.0, dtype=torch.float16)
     assert mean_of_products(large, large).item() == pytest.approx(1e6)
+    assert sum_of_all_products(large, large).item() == pytest.approx(5e9)
     assert wide_product(large, large.mT).item() == pytest.approx(5e9)
 
 
