@@ -116,7 +116,9 @@ def draw_lines(panel: Axes, lines: dict[str, list[tuple[float, float]]]) -> None
             color=line_colour(name),
             zorder=3 if bold else 2,
         )
-        slope = f"  N^{fit_slope(xs, ys):.1f}" if len(set(xs)) > 1 else ""
+        slope = ""
+        if len(set(xs)) > 1:
+            slope = f"  N^{round(fit_slope(xs, ys), 1) + 0.0}"  # no -0.0
         colour = line_colour(name)
         panel.line_labels.append(
             Label(
