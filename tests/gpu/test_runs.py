@@ -181,6 +181,16 @@ def test_timelines_and_features_as_of_a_cpu(tool, untrained, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("influence", []), ("grad_cam", ["--module", "backbone.layer1"])],
+)
+def test_draws_where_a_plugin_looks(tool, untrained, tmp_path, name, extra):
+    options = ["--out", str(tmp_path / "out"), "--device", DEVICE, *extra]
+    tool(f"visualizations/{name}").main([*untrained, *options])
+    assert list((tmp_path / "out").glob("*.png"))
+
+
 def leaves(value):
     """Return the numbers in a file of JSON."""
     if isinstance(value, dict):

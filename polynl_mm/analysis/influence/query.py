@@ -37,7 +37,9 @@ class Query:
         self._axes = plugin.axes
         self._positions = tuple(x.shape[1:])
         self.shape = group_shape(self._positions, plugin.axes)
-        numbers = torch.arange(x[0].numel()).view(1, 1, *self._positions)
+        # On the CPU, where it is read off without waiting for the features.
+        numbers = torch.arange(x[0].numel(), device="cpu")
+        numbers = numbers.view(1, 1, *self._positions)
         groups = split_groups(numbers, self._axes)[0, 0]  # (G, N)
         number = int(numbers[(0, 0, *at)])
         self._group, self.index = (groups == number).nonzero()[0].tolist()
