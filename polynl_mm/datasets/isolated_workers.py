@@ -2,7 +2,9 @@
 
 A decoder given a damaged file can do both, and takes its process with it: the
 standard pools then lose all their work, or wait for ever. So they may after a Ctrl-C
-that meets one of their locks; here the parent waits on pipes alone, and takes no lock.
+that meets one of their locks, or where one of their threads forks while another holds
+a lock that the new process then never gets. Here the parent waits on pipes alone, and
+its one thread takes no lock and forks.
 """
 
 import contextlib
@@ -36,7 +38,11 @@ class Outcome:
 
 
 def run_isolated(
-    function: Callable, items: Iterable, jobs: int, timeout: float
+    function: Callable,
+    items: Iterable,
+    jobs: int,
+    timeout: float,
+    each_alone: bool = False,
 ) -> Iterator[Outcome]:
     """Call a function for each item in processes of their own.
 
@@ -46,6 +52,7 @@ def run_isolated(
         jobs (int): How many processes, at least 1.
         timeout (float): Seconds that one item may take; then its process is killed
             and replaced.
+        each_alone (bool): Give each item a process that has done nothing else.
 
     Yields:
         Outcome: One per item, in the order in which they end.
@@ -80,7 +87,9 @@ def run_isolated(
                 outcome = worker.outcome(timeout)
                 if outcome is not None:
                     busy.remove(worker)
-                    if worker.process.is_alive():
+                    if each_alone:
+                        worker.stop()
+                    elif worker.process.is_alive():
                         idle.append(worker)
                     outcomes.append(outcome)
             yield from outcomes

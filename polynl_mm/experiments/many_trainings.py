@@ -1,7 +1,6 @@
 """Many short trainings, several at once, each tested and then summed up in one file."""
 
 import contextlib
-import multiprocessing
 import os
 import runpy
 import shutil
@@ -17,10 +16,14 @@ from tqdm import tqdm
 
 from polynl_mm.analysis.accuracy.dumped_results import DumpedResults, read_results
 from polynl_mm.atomic_files import write_json
+from polynl_mm.datasets.isolated_workers import run_isolated
 from polynl_mm.installation import TOOLS
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError
+
+# A day: one that hangs does not keep the others from an end.
+SECONDS_FOR_A_TRAINING = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class Training:
         """Return the arguments that say the options."""
         said = [f"{key}={value}" for key, value in self.options.items()]
         return ["--cfg-options", *said] if said else []
+
+
+class _Bar(tqdm):
+    """Has no thread: a training that is forked while one holds a lock never gets it."""
+
+    monitor_interval = 0
 
 
 def train_all(
@@ -80,19 +89,15 @@ def train_all(
 
     register_all_modules(init_default_scope=False)  # imports what all of them need
     failed = []
+    tasks = [(training, folder, sum_up) for training in waiting]
     # A fork for each, of a process whose thread pools have not worked yet.
-    context = multiprocessing.get_context("fork")
-    with context.Pool(jobs, maxtasksperchild=1) as pool:
-        tasks = [(training, folder, sum_up) for training in waiting]
-        done = pool.imap_unordered(_train_one, tasks)
-        for name, error in tqdm(done, total=len(tasks), unit="training"):
-            if error:
-                failed.append(name)
-                tqdm.write(f"{name}: {error}")
-        # Not by leaving, which ends workers with a signal: one that is being forked to
-        # replace a finished one would lose it, and be waited for without end.
-        pool.close()
-        pool.join()
+    done = run_isolated(_train_one, tasks, jobs, SECONDS_FOR_A_TRAINING, True)
+    for outcome in _Bar(done, total=len(tasks), unit="training"):
+        name = outcome.item[0].name
+        error = outcome.failure or outcome.value
+        if error:
+            failed.append(name)
+            _Bar.write(f"{name}: {error}")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(trainings)} trainings failed, {failed[0]} for one; "
@@ -123,7 +128,8 @@ def _result_file(folder: Path, training: Training) -> Path:
     return folder / "results" / f"{training.name}.json"
 
 
-def _train_one(task: tuple) -> tuple[str, str]:
+def _train_one(task: tuple) -> str:
+    """Return why the training failed, or nothing."""
     training, folder, sum_up = task
     run = folder / "runs" / training.name
     shutil.rmtree(run, ignore_errors=True)  # of one that was cut off
@@ -137,7 +143,7 @@ def _train_one(task: tuple) -> tuple[str, str]:
                 result = _train_and_test(training, run)
         except (Exception, SystemExit) as error:
             traceback.print_exc(file=log)
-            return training.name, f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}"
     shutil.rmtree(run)
     dump, seconds, cpu_seconds = result
     write_json(
@@ -150,7 +156,7 @@ def _train_one(task: tuple) -> tuple[str, str]:
             **sum_up(dump),
         },
     )
-    return training.name, ""
+    return ""
 
 
 def _train_and_test(

@@ -54,6 +54,12 @@ def test_every_item_has_its_outcome(jobs, capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_each_item_alone_has_a_process_that_did_nothing_else():
+    outcomes = list(run_isolated(work, [0, 1, 2, 4, 6, 7], 2, 60, True))
+    assert len({outcome.value[1] for outcome in outcomes}) == 6
+    assert not multiprocessing.active_children()
+
+
 def test_all_processes_end_with_the_run():
     outcomes = run_isolated(work, range(3), 3, 60)
     process = next(outcomes).value[1]
