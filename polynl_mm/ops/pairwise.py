@@ -8,6 +8,8 @@ keys, ``dot_product`` costs N, ``concatenation`` N log N, ``gaussian`` N^2 in ti
 the memory of all of them is linear in N, forward and backward.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -21,6 +23,7 @@ from polynl_mm.ops.precision import (
 )
 from polynl_mm.ops.products import (
     apply_function,
+    differentiable_gradients,
     project,
     thin_product,
     with_known_signature,
@@ -331,13 +334,8 @@ class _ChunkedGaussian(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         theta, phi, g = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
-            # Aliases: one tensor may be two of the three, or be made from another, and
-            # each place wants its own part of the gradient.
-            inputs = [t.view_as(t) for t in (theta, phi, g)]
-            y = _gaussian_in_full(*inputs, ctx.factor)
-            wanted = [t for t in inputs if t.requires_grad]
-            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
-            return *(next(found) if t.requires_grad else None for t in inputs), None
+            again = partial(_gaussian_in_full, factor=ctx.factor)
+            return *differentiable_gradients(again, (theta, phi, g), grad), None
         query = theta * ctx.factor
         grad_theta, grad_phi, grad_g = (torch.zeros_like(t) for t in (theta, phi, g))
         for chunk in _chunks(theta, phi):

@@ -8,6 +8,8 @@ is small, and not over positions. What is asked for a second time, or to be comp
 traced, goes step by step (:mod:`polynl_mm.ops.poly_steps`).
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ from polynl_mm.ops.poly_steps import (
 from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
 from polynl_mm.ops.products import (
     apply_to_positions,
+    differentiable_gradients,
     for_each,
     has_channels_last,
     project,
@@ -117,7 +120,8 @@ class _ByGram(torch.autograd.Function):
             return (None,) * 7
         *inputs, product, projected, moment, matrix = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
-            return _step_by_step(inputs, grad, moment_gram, apply_folded)
+            again = partial(_step_by_step, schedule="gram")
+            return differentiable_gradients(again, inputs, grad)
         x, theta, phi, out, g, alpha, residual = inputs
         dtype = product.dtype
         theta, phi, out = (t.to(dtype) for t in (theta, phi, out))
@@ -128,7 +132,7 @@ class _ByGram(torch.autograd.Function):
             of_residual = of_matrix.diagonal(dim1=1, dim2=2).sum().reshape(1)
         if g is not None:
             folded = out * scaled  # (B, C, K)
-            of_g = folded.flatten(0, 1).mT @ of_matrix.flatten(0, 1)
+            of_g = torch.bmm(folded.mT, of_matrix).sum(dim=0)
             of_matrix = of_matrix @ g.to(dtype).mT  # (B, C, K)
         of_out = (of_matrix * scaled).sum(dim=0)
         of_moment, of_alpha = _unscaled((of_matrix * out).sum(dim=1), moment, alpha)
@@ -183,7 +187,8 @@ class _Direct(torch.autograd.Function):
             return (None,) * 7
         *inputs, projected, moment, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
-            return _step_by_step(inputs, grad, moment_direct, gate_and_project)
+            again = partial(_step_by_step, schedule="direct")
+            return differentiable_gradients(again, inputs, grad)
         x, _, _, out, _, alpha, residual = inputs
         needs_x, *needs = ctx.needs_input_grad
         out = out.to(moment.dtype)
@@ -210,23 +215,27 @@ class _Direct(torch.autograd.Function):
         return of_x, of_theta, of_phi, of_out, of_g, of_alpha, of_residual
 
 
-def _step_by_step(inputs, grad, moments, finish) -> tuple[Tensor | None, ...]:
-    """Return the gradients as autograd has them, which it can differentiate again."""
-    # Aliases: one tensor may be two of them, and each wants its own part.
-    inputs = [None if t is None else t.view_as(t) for t in inputs]
-    x, theta, phi, out, g, alpha, residual = inputs
+def _step_by_step(
+    x: Tensor,
+    theta: Tensor,
+    phi: Tensor,
+    out: Tensor,
+    g: Tensor | None,
+    alpha: Tensor | None,
+    residual: Tensor | None,
+    schedule: str,
+) -> Tensor:
+    """Compute the same by operations that autograd knows: (B, C, N) -> as x."""
     x = x.unsqueeze(2)
+    moments = moment_gram if schedule == "gram" else moment_direct
     moment, features = moments(x, theta, phi, None, None)
     moment = _scaled(moment, alpha)
-    if finish is apply_folded:
+    if schedule == "gram":
         y = apply_folded(features, moment, out, g, None, None, residual)
     else:
         y = gate_and_project(features, moment, out, g, None, None)
         y = y if residual is None else torch.addcmul(y, x, residual.to(x.dtype))
-    wanted = [t for t in inputs if t is not None and t.requires_grad]
-    found = torch.autograd.grad(y.squeeze(2), wanted, grad, create_graph=True)
-    by_input = dict(zip(map(id, wanted), found, strict=True))
-    return tuple(by_input.get(id(t)) for t in inputs)
+    return y.squeeze(2)
 
 
 def _side_by_side(*parts: Tensor, like: Tensor) -> Tensor:

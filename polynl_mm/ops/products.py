@@ -7,6 +7,7 @@ of 256 channels).
 """
 
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +46,33 @@ def with_known_signature(
     """
     function.forward.__signature__ = inspect.signature(function.forward)
     return function
+
+
+def differentiable_gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a function, to be differentiated again.
+
+    For the backward pass of a function with gradients of its own: within ``torch.func``
+    its inputs do not say that they require a gradient, and one tensor may be two inputs
+    or be made from another, of which each wants its own part.
+
+    Args:
+        function (Callable): Of the inputs, by operations that autograd knows.
+        inputs (Sequence[Tensor | None]): What it takes.
+        grad (Tensor): The gradient of what it returns.
+
+    Returns:
+        tuple[Tensor | None, ...]: One for each input, None for None.
+    """
+
+    def of_tensors(*tensors: Tensor) -> Tensor:
+        given = iter(tensors)
+        return function(*(None if t is None else next(given) for t in inputs))
+
+    tensors = [t for t in inputs if t is not None]
+    found = iter(torch.func.vjp(of_tensors, *tensors)[1](grad))
+    return tuple(None if t is None else next(found) for t in inputs)
 
 
 def apply_to_positions(

@@ -102,6 +102,7 @@ OWN_FUNCTIONS = [
     ("NonLocalBlock", dict(mode="dot_product")),
     ("NonLocalBlock", dict(mode="concatenation")),
     ("PolyNL", dict(reduction=2)),
+    ("PolyNL", dict(reduction=4)),
     ("NonLocalStage", dict(num_units=2)),
     ("SpectralNL", dict(order=3)),
 ]
@@ -297,6 +298,29 @@ def test_gradients_of_single_samples_by_vmap(kind, arguments, monkeypatch):
         for name, parameter in plugin.named_parameters():
             error = (of_each[name][index] - parameter.grad).abs().max()
             assert error <= 1e-10 * largest, name
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
+def test_jacobians_and_hessians_by_torch_func(kind, arguments, monkeypatch):
+    """There a backward pass is given tensors that do not say what they require."""
+    monkeypatch.setattr(pairwise, "_CHUNK", 100)
+    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
+    plugin.requires_grad_(False)
+    x = torch.randn(1, 16, 2, 3, 4, dtype=torch.float64)
+
+    def loss(x):
+        return plugin(x).square().sum()
+
+    for found, expected in (
+        (torch.func.jacrev(plugin)(x), torch.autograd.functional.jacobian(plugin, x)),
+        (
+            torch.func.jacrev(torch.func.grad(loss))(x),
+            torch.autograd.functional.hessian(loss, x),
+        ),
+    ):
+        error = (found - expected).abs().max()
+        assert error <= 1e-10 * expected.abs().max()
 
 
 @pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
