@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
-from mmengine.device import get_device
 from tqdm import tqdm
 
 from polynl_mm.atomic_files import (
@@ -23,6 +22,7 @@ from polynl_mm.atomic_files import (
 )
 from polynl_mm.datasets.preparation.listed_videos import ListedVideo, read_video_list
 from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.devices import chosen_device
 from polynl_mm.recognizers.frames_in_order import FramesInOrder
 from polynl_mm.recognizers.pooled_features import PooledFeatures
 from polynl_mm.recognizers.prediction import Predictor
@@ -224,7 +224,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _place(args: argparse.Namespace) -> tuple[int, int, str]:
     """Return which of how many processes this is, and where it computes."""
-    device = args.device or get_device()
+    device = chosen_device(args.device)
     if args.launcher == "none":
         return 0, 1, device
     set_rank_variables(args.launcher)

@@ -4,12 +4,11 @@ import argparse
 import sys
 from dataclasses import asdict
 
-from mmengine.device import get_device
-
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.recognizers.annotated_videos import write_annotated
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.devices import chosen_device
 from polynl_mm.recognizers.prediction import Predictor
 from polynl_mm.recognizers.whole_video import PART_FRAMES, WholeVideoReader
 from polynl_mm.stack import require_mmaction2
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     predictor = Predictor(
         load_config(args.config, args.cfg_options),
         args.checkpoint,
-        device=args.device or get_device(),
+        device=chosen_device(args.device),
         labels=read_class_names(args.labels) if args.labels else None,
         config_name=args.config,
         bound_views=not args.whole_video,

@@ -5,13 +5,13 @@ import math
 import sys
 from pathlib import Path
 
-from mmengine.device import get_device
 from tqdm import tqdm
 
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.recognizers.annotated_videos import write_annotated_over_time
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.devices import chosen_device
 from polynl_mm.recognizers.frames_in_order import FramesInOrder
 from polynl_mm.recognizers.prediction import Predictor
 from polynl_mm.recognizers.timelines import Timeline
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     predictor = Predictor(
         load_config(args.config, args.cfg_options),
         args.checkpoint,
-        device=args.device or get_device(),
+        device=chosen_device(args.device),
         labels=read_class_names(args.labels) if args.labels else None,
         config_name=args.config,
     )

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from mmengine.device import get_device
 
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.backbones.accelerate import REPLACEMENTS, accelerate_non_local
 from polynl_mm.recognizers.configs import load_config
+from polynl_mm.recognizers.devices import chosen_device
 from polynl_mm.recognizers.evaluation_pipelines import find_single_view_pipeline
 from polynl_mm.recognizers.prediction import Predictor
 from polynl_mm.recognizers.traced_clip import TracedClip, trace_clip
@@ -38,7 +38,7 @@ class ShownClip:
         predictor = Predictor(
             cfg,
             args.checkpoint,
-            device=args.device or get_device(),
+            device=chosen_device(args.device),
             labels=self.names,
             config_name=args.config,
         )
