@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -77,6 +78,15 @@ env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='nccl'),
                mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 log_level = 'INFO'
 """
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Begin with the files that take longest, so that no worker ends long alone."""
+    slow, tests = Counter(), Counter()
+    for item in items:
+        tests[item.path] += 1
+        slow[item.path] += item.get_closest_marker("slow") is not None
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path]))
 
 
 def write_video(path: Path, frames: int = 8, size: int = 64, seed: int = 0) -> None:

@@ -15,4 +15,5 @@ cd "$ROOT"
 # Files of tests side by side, on one thread each: the programs that they start would
 # otherwise wait for each other's threads.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$PYTHON" -m pytest tests -n logical --maxprocesses 4 --dist loadfile "$@"
+exec "$PYTHON" -m pytest tests -n logical --maxprocesses 4 --dist loadfile \
+    --no-loadscope-reorder "$@"

@@ -24,7 +24,7 @@ def test_page_is_what_the_results_say():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_script_runs_without_a_gpu(tmp_path):
     """Every part of it, each a little."""
     done = subprocess.run(
