@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from polynl_mm.ops.half_products import wide_product
-from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
-from polynl_mm.ops.products import (
+from polynl_mm.ops.own_functions import (
     apply_function,
-    apply_to_positions,
+    is_transformed,
     with_known_signature,
+    writable,
 )
+from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
+from polynl_mm.ops.products import apply_to_positions
 
 # The symmetric product is made of this many block rows: 4 leave 10 of 16 blocks.
 _BLOCKS = 4
@@ -149,12 +151,12 @@ def _gradient_of_gram(
     x: Tensor, grad: Tensor, grad_x: Tensor | None, with_mean: bool
 ) -> Tensor:
     """Return what comes to X through its Gram matrix, and what came otherwise."""
-    channels = x.shape[1]
     symmetric = ((grad + grad.mT) / x.shape[2]).to(x.dtype)
-    grad_x = apply_to_positions(symmetric[:, :channels, :channels], x, grad_x)
-    if with_mean:
-        grad_x = grad_x.add_(symmetric[:, :channels, channels:])
-    return grad_x
+    if not with_mean:
+        return apply_to_positions(symmetric, x, grad_x)
+    sizes = (x.shape[1], 1)
+    of_product, of_mean = symmetric.split(sizes, dim=1)[0].split(sizes, dim=2)
+    return apply_to_positions(of_product, x, grad_x).add_(of_mean)
 
 
 @with_known_signature
@@ -167,7 +169,7 @@ class _ApplyMatrix(torch.autograd.Function):
     def forward(
         x: Tensor, matrix: Tensor, scale: Tensor | None, shift: Tensor | None
     ) -> Tensor:
-        return accumulate(x, matrix, scale, shift)
+        return writable(accumulate(x, matrix, scale, shift))
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -202,16 +204,18 @@ def accumulate(
             return y
         shift = shift.unsqueeze(2)
         # What a function writes in place and returns has no gradient where torch 2.11
-        # compiles it.
-        return y + shift if torch.compiler.is_compiling() else y.add_(shift)
+        # compiles it; vmap writes only into what it has as many of.
+        apart = torch.compiler.is_compiling() or is_transformed(y, shift)
+        return y + shift if apart else y.add_(shift)
     if x.dtype == accumulate_dtype(x) and not torch.jit.is_tracing():
         # The residual is a diagonal of the matrix: features are read and written once.
-        matrix = matrix.clone()
-        matrix.diagonal(dim1=1, dim2=2).add_(scale.to(x.dtype))
-        return accumulate(x, matrix, None, shift)
+        # Not written in place: under vmap there may be more scales than matrices.
+        diagonal = scale.to(x.dtype).expand(matrix.shape[1]).diag()
+        return accumulate(x, matrix + diagonal, None, shift)
     y = scale.to(x.dtype) * x
     if shift is not None:
-        y.add_(shift.unsqueeze(2))
+        shift = shift.unsqueeze(2)
+        y = y + shift if is_transformed(y, shift) else y.add_(shift)
     return apply_to_positions(matrix, x, y)
 
 

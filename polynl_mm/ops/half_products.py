@@ -11,8 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from polynl_mm.ops.own_functions import (
+    apply_function,
+    is_transformed,
+    with_known_signature,
+)
 from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
-from polynl_mm.ops.products import apply_function, with_known_signature
 
 # torch 2.8 and later: torch.bmm(..., out_dtype=torch.float32), on CUDA.
 _BMM_WIDENS = hasattr(torch.ops.aten.bmm, "dtype")
@@ -41,7 +45,11 @@ def wide_product(left: Tensor, right: Tensor) -> Tensor:
         return torch.bmm(left, right, out_dtype=dtype)
     size = chunk_size(left)
     chunks = zip(left.split(size, dim=2), right.split(size, dim=1), strict=True)
-    return sum(torch.bmm(a.to(dtype), b.to(dtype)) for a, b in chunks)
+    products = None
+    for a, b in chunks:
+        a, b = a.to(dtype), b.to(dtype)
+        products = torch.bmm(a, b) if products is None else products.baddbmm(a, b)
+    return products
 
 
 def mean_of_products(left: Tensor, right: Tensor) -> Tensor:
@@ -114,7 +122,8 @@ def sum_of_all_products(left: Tensor, right: Tensor) -> Tensor:
     plain = left.dtype == torch.bfloat16 and not left.is_cuda
     if left.dtype == dtype or plain or left.dim() < 3:
         return (left * right).sum(dtype=dtype)
-    factors = (t.flatten(2).unsqueeze(2) for t in (left, right))  # (B, C, 1, N)
+    # (B, C, 1, N); vmap has no views of what it has several of.
+    factors = (t.reshape(*t.shape[:2], 1, -1) for t in (left, right))
     return apply_function(_SumOfProducts, *factors).sum()
 
 
@@ -163,12 +172,16 @@ def sum_by_diagonals(left: Tensor, right: Tensor) -> Tensor:
         Tensor: (B, K, G), in float32 or better.
     """
     batch, rows, groups, _ = left.shape
+    if not left.numel():
+        return left.new_zeros(batch, rows, groups, dtype=accumulate_dtype(left))
     if groups > 1:
         # A sample at a time: its groups are a batch without being laid out anew.
         pairs = zip(left.transpose(1, 2), right.transpose(1, 2), strict=True)
         sums = [_diagonals(one, other) for one, other in pairs]  # (G, K) each
         return torch.stack(sums).transpose(1, 2)
     one, other = left.squeeze(2), right.squeeze(2)
+    # A tile is a sample of its own, where that is a view of the features: of channels
+    # that are some of more, the whole products are made.
     if rows % _TILE == 0 and all(
         t.stride(0) == rows * t.stride(1) for t in (one, other)
     ):
@@ -212,11 +225,18 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, scale: Tensor) -> Tensor:
         scale = scale.unsqueeze(-1)
+        if (
+            is_transformed(x, scale) or torch.compiler.is_compiling()
+        ):  # nothing in place
+            return (x * scale).to(x.dtype)
+        y = torch.empty_like(x)
         if x.is_cuda:
             # Multiplied in float32 and rounded on the way to memory.
-            return torch.mul(x, scale, out=torch.empty_like(x))
-        chunks = x.split(chunk_size(x), -1)
-        return torch.cat([(part * scale).to(x.dtype) for part in chunks], -1)
+            return torch.mul(x, scale, out=y)
+        size = chunk_size(x)
+        for part, scaled in zip(x.split(size, -1), y.split(size, -1), strict=True):
+            scaled.copy_(part * scale)
+        return y
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

@@ -14,6 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from polynl_mm.ops.own_functions import (
+    apply_function,
+    differentiable_gradients,
+    with_known_signature,
+    zeros_for,
+)
 from polynl_mm.ops.precision import (
     accumulate_dtype,
     cast,
@@ -21,13 +27,7 @@ from polynl_mm.ops.precision import (
     outside_autocast,
     without_autocast,
 )
-from polynl_mm.ops.products import (
-    apply_function,
-    differentiable_gradients,
-    project,
-    thin_product,
-    with_known_signature,
-)
+from polynl_mm.ops.products import project, thin_product
 from polynl_mm.ops.summaries import Holder, gathered, mean_of_all
 
 # Similarities held at a time: 8 MiB in float32, which a CPU's caches still serve; on a
@@ -251,14 +251,16 @@ def _sum_prefixes(
     order = torch.cat([order[:, :1], order], dim=1).unsqueeze(1)  # (B, 1, M + 1)
     lengths = lengths.unsqueeze(1)
     a, sorted_b = a.unsqueeze(1), b.unsqueeze(1).gather(2, order)
-    y = g.new_empty(B, V, N)
+    y = zeros_for((B, V, N), g, a, b)
     # Not divided by anything, it leaves float16's range.
-    slope = g.new_empty(B, V if with_slope else 0, N, dtype=accumulate_dtype(g))
+    wide, shape = accumulate_dtype(g), (B, V if with_slope else 0, N)
+    slope = zeros_for(shape, g, a, b, dtype=wide)
     held = _batch_of_chunks(g) * max(M, N)
     size = V if g.device.type != "cpu" else max(1, _CPU_BLOCK // max(1, held))
     for start in range(0, V, size):
         part = slice(start, start + size)
-        values = g[:, part].gather(2, order.expand(-1, g[:, part].shape[1], -1))
+        few = g.narrow(1, start, min(size, V - start))
+        values = few.gather(2, order.expand(-1, few.shape[1], -1))
         values = values.double()  # (B, size, M + 1)
         values[..., 0] = 0
         at = lengths.expand(-1, values.shape[1], -1)
@@ -318,7 +320,7 @@ class _ChunkedGaussian(torch.autograd.Function):
         if _has_fused_kernel(theta, g) and not torch.jit.is_tracing():
             return _gaussian_fused(theta, phi, g, factor)
         query = theta * factor
-        y = g.new_empty(*g.shape[:2], theta.shape[2])
+        y = zeros_for((*g.shape[:2], theta.shape[2]), g, theta, phi)
         for chunk in _chunks(theta, phi):
             affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
             y[..., chunk] = g @ affinity.mT
@@ -337,7 +339,10 @@ class _ChunkedGaussian(torch.autograd.Function):
             again = partial(_gaussian_in_full, factor=ctx.factor)
             return *differentiable_gradients(again, (theta, phi, g), grad), None
         query = theta * ctx.factor
-        grad_theta, grad_phi, grad_g = (torch.zeros_like(t) for t in (theta, phi, g))
+        inputs = (theta, phi, g)
+        grad_theta, grad_phi, grad_g = (
+            zeros_for(t.shape, grad, *inputs) for t in inputs
+        )
         for chunk in _chunks(theta, phi):
             affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
             grad_g.baddbmm_(grad[..., chunk], affinity)

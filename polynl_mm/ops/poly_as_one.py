@@ -4,8 +4,12 @@ A GPU waits for a block of many small operations: autograd's part in starting ea
 longer than the operation. Here a training step starts a third fewer, without views and
 records between them, and with the sums arranged for that: with ``M = dy v^T`` for each
 sample, the gradients of the output projection and of the moment are sums over M, which
-is small, and not over positions. What is asked for a second time, or to be compiled or
-traced, goes step by step (:mod:`polynl_mm.ops.poly_steps`).
+is small, and not over positions. What is asked for a second time, by a transform of
+``torch.func`` or to be compiled or traced goes step by step
+(:mod:`polynl_mm.ops.poly_steps`).
+
+What is made on the way dies with the function that makes it, so that the next of its
+size can take its place.
 """
 
 from functools import partial
@@ -20,6 +24,13 @@ from polynl_mm.ops.half_products import (
     sum_of_all_products,
     wide_product,
 )
+from polynl_mm.ops.own_functions import (
+    differentiable_gradients,
+    has_tangents,
+    is_transformed,
+    wants_gradients,
+    writable,
+)
 from polynl_mm.ops.poly_steps import (
     apply_folded,
     as_samples,
@@ -30,11 +41,9 @@ from polynl_mm.ops.poly_steps import (
 from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
 from polynl_mm.ops.products import (
     apply_to_positions,
-    differentiable_gradients,
     for_each,
     has_channels_last,
     project,
-    with_known_signature,
 )
 
 
@@ -66,29 +75,33 @@ def poly_nl_as_one(
         Tensor | None: Of the shape and type of ``x``; None for another form, or where
         the operations are to be seen one by one.
     """
+    weights = (theta, phi, out, g, alpha, residual)
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return None
+    if is_transformed() or has_tangents(x, *weights):
         return None
     groups, positions = x.shape[2:]
     if schedule == "gram" and folds:
-        samples = as_samples(x)
-        y, *_ = _ByGram.apply(samples, theta, phi, out, g, alpha, residual)
+        y = _apply(_ByGram, as_samples(x), *weights)
         return y.unflatten(0, (x.shape[0], groups)).transpose(1, 2)
-    # M is no larger than the features.
-    small = groups == 1 and out.shape[1] <= positions
+    # The gradients of the weights, one a sample, are no larger than the features.
+    small = groups == 1 and 3 * out.shape[1] <= positions
     if schedule == "direct" and not folds and g is not None and small:
-        y, *_ = _Direct.apply(x.squeeze(2), theta, phi, out, g, alpha, residual)
-        return y.unsqueeze(2)
+        return _apply(_Direct, x.squeeze(2), *weights).unsqueeze(2)
     return None
 
 
-@with_known_signature
+def _apply(function: type["_ByGram"] | type["_Direct"], *inputs: Tensor | None):
+    if wants_gradients(*inputs):
+        return function.apply(*inputs)
+    return function.run(*inputs, keep=False)[0]
+
+
 class _ByGram(torch.autograd.Function):
     """The moment from the Gram matrix, and the gate in the output projection."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(
+    def run(
         x: Tensor,
         theta: Tensor,
         phi: Tensor,
@@ -96,67 +109,62 @@ class _ByGram(torch.autograd.Function):
         g: Tensor | None,
         alpha: Tensor | None,
         residual: Tensor | None,
-    ) -> tuple[Tensor, ...]:
+        keep: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         dtype = accumulate_dtype(x)
         product = make_gram(x)  # (B, C, C)
         projected = torch.bmm(for_each(theta.to(dtype), product), product)  # (B, K, C)
         moment = (projected * phi.to(dtype)).sum(dim=2)  # (B, K)
+        kept = (product, projected, moment) if keep else ()
+        del product, projected
         matrix = out.to(dtype) * _scaled(moment, alpha).unsqueeze(1)  # (B, C, K)
         if g is not None:
             matrix = matrix @ g.to(dtype)
         matrix = matrix.to(x.dtype)  # (B, C, C)
-        return accumulate(x, matrix, residual), product, projected, moment, matrix
+        return accumulate(x, matrix, residual), (*kept, matrix)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*inputs, *output[1:])
-        ctx.set_materialize_grads(False)
+    def forward(ctx, *inputs: Tensor | None) -> Tensor:
+        y, kept = _ByGram.run(*inputs, keep=True)
+        ctx.save_for_backward(*inputs, *kept)
+        return writable(y)
 
     @staticmethod
     @outside_autocast
-    def backward(ctx, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 7
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, product, projected, moment, matrix = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
             again = partial(_step_by_step, schedule="gram")
             return differentiable_gradients(again, inputs, grad)
         x, theta, phi, out, g, alpha, residual = inputs
-        dtype = product.dtype
-        theta, phi, out = (t.to(dtype) for t in (theta, phi, out))
-        scaled = _scaled(moment, alpha).unsqueeze(1)  # (B, 1, K)
         of_matrix = _products(grad, x)  # (B, C, C)
-        of_g = of_residual = None
+        of_residual = None
         if residual is not None:  # the sum of grad * x, without that product
             of_residual = of_matrix.diagonal(dim1=1, dim2=2).sum().reshape(1)
+        of_g = None
         if g is not None:
-            folded = out * scaled  # (B, C, K)
-            of_g = torch.bmm(folded.mT, of_matrix).sum(dim=0)
-            of_matrix = of_matrix @ g.to(dtype).mT  # (B, C, K)
-        of_out = (of_matrix * scaled).sum(dim=0)
-        of_moment, of_alpha = _unscaled((of_matrix * out).sum(dim=1), moment, alpha)
+            of_g, of_matrix = _gradients_of_g(of_matrix, moment, out, g, alpha)
+        of_out, of_moment, of_alpha = _gradients_of_gate(of_matrix, moment, out, alpha)
+        del of_matrix
         of_moment = of_moment.unsqueeze(2)  # (B, K, 1)
-        of_projected = of_moment * phi  # (B, K, C)
-        of_theta = torch.bmm(of_projected, product).sum(dim=0)  # it is symmetric
         of_phi = (of_moment * projected).sum(dim=0)
-        of_product = torch.bmm(for_each(theta.mT, product), of_projected)
-        of_product = ((of_product + of_product.mT) / x.shape[2]).to(x.dtype)
+        of_projected = of_moment * phi.to(of_moment.dtype)  # (B, K, C)
+        of_theta = torch.bmm(of_projected, product).sum(dim=0)  # it is symmetric
         of_x = None
         if ctx.needs_input_grad[0]:
+            of_product = for_each(theta.to(product.dtype).mT, x).bmm(of_projected)
+            del of_projected
+            of_product = ((of_product + of_product.mT) / x.shape[2]).to(x.dtype)
             of_x = accumulate(grad, matrix.mT, residual)
             of_x = apply_to_positions(of_product, x, of_x)
         return of_x, of_theta, of_phi, of_out, of_g, of_alpha, of_residual
 
 
-@with_known_signature
 class _Direct(torch.autograd.Function):
     """The moment from two projections, which gates a third one."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(
+    def run(
         x: Tensor,
         theta: Tensor,
         phi: Tensor,
@@ -164,54 +172,58 @@ class _Direct(torch.autograd.Function):
         g: Tensor,
         alpha: Tensor | None,
         residual: Tensor | None,
-    ) -> tuple[Tensor, ...]:
+        keep: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         weight = torch.cat([theta, phi, g]).to(x.dtype)
         projected = project(weight, x)  # (B, 3 K, N)
         first, second, value = projected.chunk(3, dim=1)
         moment = mean_of_products(first.unsqueeze(2), second.unsqueeze(2)).squeeze(2)
-        y = project(out.to(x.dtype), scale_positions(value, _scaled(moment, alpha)))
+        gated = scale_positions(value, _scaled(moment, alpha))
+        kept = (projected, moment, weight) if keep else ()
+        del projected, first, second, value
+        y = project(out.to(x.dtype), gated)
         if residual is not None:
-            y = torch.addcmul(y, x, residual.to(x.dtype))
-        return y, projected, moment, weight
+            y.addcmul_(x, residual.to(x.dtype))
+        return y, kept
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*inputs, *output[1:])
-        ctx.set_materialize_grads(False)
+    def forward(ctx, *inputs: Tensor | None) -> Tensor:
+        y, kept = _Direct.run(*inputs, keep=True)
+        ctx.save_for_backward(*inputs, *kept)
+        return writable(y)
 
     @staticmethod
     @outside_autocast
-    def backward(ctx, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 7
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, projected, moment, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
             again = partial(_step_by_step, schedule="direct")
             return differentiable_gradients(again, inputs, grad)
         x, _, _, out, _, alpha, residual = inputs
         needs_x, *needs = ctx.needs_input_grad
-        out = out.to(moment.dtype)
-        scaled = _scaled(moment, alpha).unsqueeze(1)  # (B, 1, K)
         first, second, value = projected.chunk(3, dim=1)
-        of_gated = _products(grad, value)  # (B, C, K), less what they are scaled by
-        of_out = (of_gated * scaled).sum(dim=0)
-        of_moment, of_alpha = _unscaled((of_gated * out).sum(dim=1), moment, alpha)
+        # Of (B, C, K), less what that is scaled by.
+        of_gate = _gradients_of_gate(_products(grad, value), moment, out, alpha)
+        of_out, of_moment, of_alpha = of_gate
         of_moment = of_moment / x.shape[2]
-        back = for_each(out.to(x.dtype).mT, x)
-        of_value = scale_positions(apply_to_positions(back, grad), scaled.squeeze(1))
-        of_first = scale_positions(second, of_moment)
-        of_second = scale_positions(first, of_moment)
-        of_projected = _side_by_side(of_first, of_second, of_value, like=x)
-        of_x = of_weight = of_residual = None
-        if needs_x:
-            kept = None if residual is None else residual.to(x.dtype) * grad
-            of_x = apply_to_positions(for_each(weight.mT, x), of_projected, kept)
+        scaled = _scaled(moment, alpha)
+        of_projected = _side_by_side(
+            scale_positions(second, of_moment),
+            scale_positions(first, of_moment),
+            scale_positions(_project_back(out, grad), scaled),
+            like=x,
+        )
+        of_x = of_residual = None
+        of_weight = (None, None, None)
         if any(needs):
             of_weight = _products(of_projected, x).sum(dim=0).chunk(3)
             if residual is not None:
                 of_residual = sum_of_all_products(grad, x).reshape(1)
-        of_theta, of_phi, of_g = of_weight or (None, None, None)
+        if needs_x:
+            of_x = apply_to_positions(for_each(weight.mT, x), of_projected)
+            if residual is not None:
+                of_x.addcmul_(grad, residual.to(x.dtype))
+        of_theta, of_phi, of_g = of_weight
         return of_x, of_theta, of_phi, of_out, of_g, of_alpha, of_residual
 
 
@@ -249,13 +261,32 @@ def _scaled(moment: Tensor, alpha: Tensor | None) -> Tensor:
     return moment if alpha is None else moment * alpha.to(moment.dtype)
 
 
-def _unscaled(
-    grad: Tensor, moment: Tensor, alpha: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of the moment, and of alpha, from that of their product."""
+def _gradients_of_g(
+    of_matrix: Tensor, moment: Tensor, out: Tensor, g: Tensor, alpha: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of g, (K, C), and of what it follows, (B, C, K)."""
+    folded = out.to(moment.dtype) * _scaled(moment, alpha).unsqueeze(1)  # (B, C, K)
+    of_g = torch.bmm(folded.mT, of_matrix).sum(dim=0)
+    return of_g, of_matrix @ g.to(moment.dtype).mT
+
+
+def _gradients_of_gate(
+    of_folded: Tensor, moment: Tensor, out: Tensor, alpha: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the gradients of ``out``, of the moment and of alpha.
+
+    From that of ``out diag(alpha moment)``, (B, C, K), before it is scaled.
+    """
+    of_out = (of_folded * _scaled(moment, alpha).unsqueeze(1)).sum(dim=0)
+    of_scaled = (of_folded * out.to(moment.dtype)).sum(dim=1)  # (B, K)
     if alpha is None:
-        return grad, None
-    return grad * alpha.to(grad.dtype), (grad * moment).sum().reshape(1)
+        return of_out, of_scaled, None
+    of_alpha = (of_scaled * moment).sum().reshape(1)
+    return of_out, of_scaled * alpha.to(moment.dtype), of_alpha
+
+
+def _project_back(out: Tensor, grad: Tensor) -> Tensor:
+    return apply_to_positions(for_each(out.to(grad.dtype).mT, grad), grad)
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:

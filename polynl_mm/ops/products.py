@@ -6,73 +6,8 @@ the number of positions, which is less where a block looks along a short axis (8
 of 256 channels).
 """
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
-
-
-def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any:
-    """Apply a function with gradients of its own, or trace what it does.
-
-    A traced graph holds no Python; its gradients are those of the operations.
-
-    Args:
-        function (type[torch.autograd.Function]): The function.
-        *inputs: What its ``forward`` takes.
-
-    Returns:
-        Any: What its ``forward`` returns.
-    """
-    if torch.jit.is_tracing():
-        return function.forward(*inputs)
-    return function.apply(*inputs)
-
-
-def with_known_signature(
-    function: type[torch.autograd.Function],
-) -> type[torch.autograd.Function]:
-    """Keep the signature of a function's ``forward``, which torch reads at each call.
-
-    That reading takes longer than starting the function's work on a GPU.
-
-    Args:
-        function (type[torch.autograd.Function]): One with ``setup_context``.
-
-    Returns:
-        type[torch.autograd.Function]: The same.
-    """
-    function.forward.__signature__ = inspect.signature(function.forward)
-    return function
-
-
-def differentiable_gradients(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients of a function, to be differentiated again.
-
-    For the backward pass of a function with gradients of its own: within ``torch.func``
-    its inputs do not say that they require a gradient, and one tensor may be two inputs
-    or be made from another, of which each wants its own part.
-
-    Args:
-        function (Callable): Of the inputs, by operations that autograd knows.
-        inputs (Sequence[Tensor | None]): What it takes.
-        grad (Tensor): The gradient of what it returns.
-
-    Returns:
-        tuple[Tensor | None, ...]: One for each input, None for None.
-    """
-
-    def of_tensors(*tensors: Tensor) -> Tensor:
-        given = iter(tensors)
-        return function(*(None if t is None else next(given) for t in inputs))
-
-    tensors = [t for t in inputs if t is not None]
-    found = iter(torch.func.vjp(of_tensors, *tensors)[1](grad))
-    return tuple(None if t is None else next(found) for t in inputs)
 
 
 def apply_to_positions(
@@ -119,7 +54,7 @@ def project(weight: Tensor, x: Tensor, added: Tensor | None = None) -> Tensor:
     """
     rows, columns = weight.shape
     if x.shape[2] * (rows + columns) < rows * columns:
-        y = weight @ x
+        y = (x.mT @ weight.mT).mT if has_channels_last(x) else weight @ x
         return y if added is None else added + y
     return apply_to_positions(for_each(weight, x), x, added)
 

@@ -66,9 +66,10 @@ def test_means_and_scales_with_gradients(dtype, shape):
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
 @pytest.mark.parametrize("last", [False, True], ids=["", "channels last"])
 @pytest.mark.parametrize(("rows", "groups"), [(5, 1), (5, 3), (256, 1), (256, 2)])
-def test_diagonals_are_the_sums_of_products(dtype, last, rows, groups):
+@pytest.mark.parametrize("batch", [2, 0])
+def test_diagonals_are_the_sums_of_products(dtype, last, rows, groups, batch):
     """What a GPU takes; here it widens its factors as any product does."""
-    shape = (2, rows, groups, 300)
+    shape = (batch, rows, groups, 300)
     left, right = half(dtype, left=shape, right=shape)
     if last:
         left, right = (t.to(memory_format=torch.channels_last) for t in (left, right))

@@ -67,3 +67,19 @@ def test_plain_features_stay_plain(name, options):
     plugin = getattr(polynl_mm, name)(32, **options)
     x = torch.randn(2, 32, 4, 6, 10)
     assert plugin(x).is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 32, 4, 6, 10), (2, 32, 1, 2, 3)], ids=str)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_layout_is_kept_in_any_type_at_any_length(name, options, shape, dtype):
+    options = options if "zeros_init" in options else dict(options, zero_init=False)
+    plugin = getattr(polynl_mm, name)(32, **options).to(dtype)
+    x = torch.randn(shape).to(dtype).contiguous(memory_format=LAST).requires_grad_()
+    y = plugin(x)
+    (of_x,) = torch.autograd.grad(y, x, torch.randn_like(y))
+    assert y.is_contiguous(memory_format=LAST)
+    assert of_x.is_contiguous(memory_format=LAST)
+    if dtype == torch.float32:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert plugin(x).is_contiguous(memory_format=LAST)

@@ -1,0 +1,133 @@
+"""Every way in which torch differentiates or batches: each plugin goes with all."""
+
+import pytest
+import torch
+from explained_plugins import CASES, make
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from polynl_mm.ops import pairwise
+
+# Half types go other ways than wide ones.
+DTYPES = [torch.float64, torch.bfloat16, torch.float16]
+EXTRA = {
+    "poly_nl_quarter": ("PolyNL", dict(reduction=4)),
+    "poly_nl_direct": ("PolyNL", dict(schedule="direct", reduction=4)),
+    "poly_nl_gram": ("PolyNL", dict(schedule="gram", reduction=2)),
+}
+ALL = {**CASES, **EXTRA}
+
+
+@pytest.fixture(params=ALL)
+def plugin(request, monkeypatch):
+    """A plugin that is not the identity, whose softmaxes take several chunks."""
+    monkeypatch.setattr(pairwise, "_CHUNK", 100)
+    kind, arguments = ALL[request.param]
+    return make(kind, 3, **arguments)
+
+
+def clip(dtype=torch.float64, shape=(2, 8, 4, 5, 3)):
+    torch.manual_seed(1)
+    return torch.randn(shape, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def penalty(plugin, x):
+    """The square of the gradient, as WGAN-GP adds it to a loss."""
+    (of_x,) = torch.autograd.grad(plugin(x).square().sum(), x, create_graph=True)
+    return of_x.square().sum()
+
+
+def gradients(loss, plugin, x):
+    wanted = [x, *plugin.parameters()]
+    return torch.autograd.grad(loss, wanted, allow_unused=True)
+
+
+def equal(found, expected, tolerance=1e-9):
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            error = (one.double() - other.double()).abs().max()
+            assert error <= tolerance * other.double().abs().max().clamp(min=1e-3)
+
+
+@pytest.mark.parametrize("where", ["saved on the CPU", "checkpoint"])
+def test_gradient_penalty_under_hooks_on_saved_tensors(plugin, where):
+    x = clip()
+    expected = gradients(penalty(plugin, x), plugin, x)
+    if where == "checkpoint":
+        loss = checkpoint(penalty, plugin, x, use_reentrant=False)
+        found = gradients(loss, plugin, x)
+    else:
+        with torch.autograd.graph.save_on_cpu():
+            found = gradients(penalty(plugin, x), plugin, x)
+    equal(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(
+    ("dtype", "again"),
+    [*((dtype, False) for dtype in DTYPES), (torch.float64, True)],
+    ids=str,
+)
+def test_batched_gradients(plugin, dtype, again):
+    """By the older vmap, which autograd goes by still."""
+    if again and any(isinstance(m, nn.GroupNorm) for m in plugin.modules()):
+        pytest.skip("torch has no batched second derivatives of GroupNorm")
+    x, plugin = clip(dtype), plugin.to(dtype)
+    y = plugin(x)
+    cotangents = torch.randn(3, *y.shape).to(dtype)
+    wanted = [x, *plugin.parameters()]
+    given = dict(retain_graph=True, create_graph=again, allow_unused=True)
+    found = torch.autograd.grad(y, wanted, cotangents, is_grads_batched=True, **given)
+    each = [torch.autograd.grad(y, wanted, one, **given) for one in cotangents]
+    expected = [
+        None if of[0] is None else torch.stack(of) for of in zip(*each, strict=True)
+    ]
+    equal(
+        found, expected, torch.finfo(dtype).eps * (16 if x.element_size() < 4 else 1e6)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_vmap_over_one_input_alone(plugin, dtype):
+    """As ensembles of one network that differ in a weight."""
+    plugin, x = plugin.to(dtype), clip(dtype).detach()
+    weights = {"x": x, **{n: p.detach() for n, p in plugin.named_parameters()}}
+
+    def run(given):
+        given = dict(given)
+        return torch.func.functional_call(plugin, given, (given.pop("x"),))
+
+    for name, weight in weights.items():
+        several = torch.stack([weight, weight * 1.5, weight * 0.5])
+        dims = ({key: 0 if key == name else None for key in weights},)
+        found = torch.func.vmap(run, dims)({**weights, name: several})
+        expected = torch.stack([run({**weights, name: one}) for one in several])
+        eps = torch.finfo(dtype).eps
+        equal([found], [expected], eps * 100)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["", "channels last"])
+def test_what_follows_may_write_in_place(plugin, dtype, last):
+    """As an in-place ReLU does."""
+    x, plugin = clip(dtype), plugin.to(dtype)
+    if last:
+        x = x.detach().contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    expected = gradients(plugin(x).relu().sum(), plugin, x)
+    found = gradients(plugin(x).relu_().sum(), plugin, x)
+    equal(found, expected, 0)
+    with torch.no_grad():
+        torch.testing.assert_close(plugin(x).relu_(), plugin(x).relu(), rtol=0, atol=0)
+
+
+def test_gradient_penalties_by_torch_func(plugin):
+    x = clip().detach()
+
+    def loss(x):
+        return plugin(x).square().sum()
+
+    found = torch.func.grad(lambda x: torch.func.grad(loss)(x).square().sum())(x)
+    x.requires_grad_()
+    equal([found], torch.autograd.grad(penalty(plugin, x), x))
