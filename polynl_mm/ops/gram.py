@@ -12,7 +12,7 @@ from torch import Tensor
 from polynl_mm.ops.half_products import wide_product
 from polynl_mm.ops.own_functions import (
     apply_function,
-    is_transformed,
+    room_for,
     with_known_signature,
     writable,
 )
@@ -204,18 +204,18 @@ def accumulate(
             return y
         shift = shift.unsqueeze(2)
         # What a function writes in place and returns has no gradient where torch 2.11
-        # compiles it; vmap writes only into what it has as many of.
-        apart = torch.compiler.is_compiling() or is_transformed(y, shift)
-        return y + shift if apart else y.add_(shift)
+        # compiles it.
+        if torch.compiler.is_compiling():
+            return y + shift
+        return room_for(y, shift).add_(shift)
     if x.dtype == accumulate_dtype(x) and not torch.jit.is_tracing():
         # The residual is a diagonal of the matrix: features are read and written once.
-        # Not written in place: under vmap there may be more scales than matrices.
-        diagonal = scale.to(x.dtype).expand(matrix.shape[1]).diag()
-        return accumulate(x, matrix + diagonal, None, shift)
+        matrix = room_for(matrix.clone(), scale)
+        matrix.diagonal(dim1=1, dim2=2).add_(scale.to(x.dtype))
+        return accumulate(x, matrix, None, shift)
     y = scale.to(x.dtype) * x
     if shift is not None:
-        shift = shift.unsqueeze(2)
-        y = y + shift if is_transformed(y, shift) else y.add_(shift)
+        y = room_for(y, shift).add_(shift.unsqueeze(2))
     return apply_to_positions(matrix, x, y)
 
 

@@ -63,25 +63,21 @@ def is_transformed(*inputs: Any) -> bool:
     )
 
 
-def zeros_for(
-    shape: Sequence[int], *tensors: Tensor, dtype: torch.dtype | None = None
-) -> Tensor:
-    """Return zeros to write what is made of tensors into, part by part.
+def room_for(made: Tensor, *tensors: Tensor) -> Tensor:
+    """Return a tensor that others, or what is made of them, are to be written into.
 
     Args:
-        shape (Sequence[int]): Of the zeros.
+        made (Tensor): A new tensor.
         *tensors (Tensor): What goes into it.
-        dtype (torch.dtype, optional): Of the zeros; by default that of the first.
 
     Returns:
-        Tensor: Of the shape. Under vmap as many as of any of the tensors: it does not
-        write many into one.
+        Tensor: The same. Under vmap as many as of any of the tensors: it does not write
+        many into one.
     """
-    dtype = dtype or tensors[0].dtype
-    zeros = tensors[0].new_zeros(shape, dtype=dtype)
-    if is_transformed(*tensors):
-        zeros = sum((t.new_zeros((), dtype=dtype) for t in tensors[1:]), zeros)
-    return zeros
+    if is_transformed(made, *tensors):
+        zeros = (t.new_zeros((), dtype=made.dtype) for t in tensors)
+        made = sum(zeros, made)
+    return made
 
 
 def has_tangents(*inputs: Any) -> bool:

@@ -17,8 +17,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from polynl_mm.ops.own_functions import (
     apply_function,
     differentiable_gradients,
+    room_for,
     with_known_signature,
-    zeros_for,
 )
 from polynl_mm.ops.precision import (
     accumulate_dtype,
@@ -251,10 +251,10 @@ def _sum_prefixes(
     order = torch.cat([order[:, :1], order], dim=1).unsqueeze(1)  # (B, 1, M + 1)
     lengths = lengths.unsqueeze(1)
     a, sorted_b = a.unsqueeze(1), b.unsqueeze(1).gather(2, order)
-    y = zeros_for((B, V, N), g, a, b)
+    y = g.new_empty(B, V, N)
     # Not divided by anything, it leaves float16's range.
-    wide, shape = accumulate_dtype(g), (B, V if with_slope else 0, N)
-    slope = zeros_for(shape, g, a, b, dtype=wide)
+    slope = g.new_empty(B, V if with_slope else 0, N, dtype=accumulate_dtype(g))
+    y, slope = room_for(y, a, b), room_for(slope, a, b)
     held = _batch_of_chunks(g) * max(M, N)
     size = V if g.device.type != "cpu" else max(1, _CPU_BLOCK // max(1, held))
     for start in range(0, V, size):
@@ -320,7 +320,7 @@ class _ChunkedGaussian(torch.autograd.Function):
         if _has_fused_kernel(theta, g) and not torch.jit.is_tracing():
             return _gaussian_fused(theta, phi, g, factor)
         query = theta * factor
-        y = zeros_for((*g.shape[:2], theta.shape[2]), g, theta, phi)
+        y = room_for(g.new_empty(*g.shape[:2], theta.shape[2]), theta, phi)
         for chunk in _chunks(theta, phi):
             affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
             y[..., chunk] = g @ affinity.mT
@@ -341,7 +341,7 @@ class _ChunkedGaussian(torch.autograd.Function):
         query = theta * ctx.factor
         inputs = (theta, phi, g)
         grad_theta, grad_phi, grad_g = (
-            zeros_for(t.shape, grad, *inputs) for t in inputs
+            room_for(torch.zeros_like(t), grad, *inputs) for t in inputs
         )
         for chunk in _chunks(theta, phi):
             affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
