@@ -55,8 +55,10 @@ def is_transformed(*inputs: Any) -> bool:
             ``torch.autograd.grad(is_grads_batched=True)``, too.
 
     Returns:
-        bool: Whether one is.
+        bool: Whether one is; False where a compiler looks, which does not know.
     """
+    if torch.compiler.is_compiling():
+        return False
     return torch._C._are_functorch_transforms_active() or any(
         isinstance(one, Tensor) and torch._C._functorch.is_legacy_batchedtensor(one)
         for one in inputs
