@@ -225,10 +225,8 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, scale: Tensor) -> Tensor:
         scale = scale.unsqueeze(-1)
-        if (
-            is_transformed(x, scale) or torch.compiler.is_compiling()
-        ):  # nothing in place
-            return (x * scale).to(x.dtype)
+        if is_transformed(x, scale) or torch.compiler.is_compiling():
+            return (x * scale).to(x.dtype)  # nothing in place
         y = torch.empty_like(x)
         if x.is_cuda:
             # Multiplied in float32 and rounded on the way to memory.
