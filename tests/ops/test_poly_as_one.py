@@ -31,7 +31,10 @@ def test_one_function_holds_no_more_than_its_steps(
 
     ours = peak_extra_memory(step, torch.device("cpu"))
     monkeypatch.setattr(poly, "poly_nl_as_one", lambda *given: None)
-    assert ours <= 1.1 * peak_extra_memory(step, torch.device("cpu"))
+    steps = peak_extra_memory(step, torch.device("cpu"))
+    # Without gradients, what is projected is gone before the output is made.
+    saves = schedule == "direct" and not trains
+    assert ours <= (0.9 if saves else 1.1) * steps
 
 
 @pytest.mark.parametrize("schedule", ["direct", "gram"])
