@@ -6,6 +6,7 @@ told to give float32 where they can (CUDA), and else a few positions are widened
 time, never all. Features in float32 or float64 take the plain way.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -122,8 +123,9 @@ def sum_of_all_products(left: Tensor, right: Tensor) -> Tensor:
     plain = left.dtype == torch.bfloat16 and not left.is_cuda
     if left.dtype == dtype or plain or left.dim() < 3:
         return (left * right).sum(dtype=dtype)
-    # (B, C, 1, N); vmap has no views of what it has several of.
-    factors = (t.reshape(*t.shape[:2], 1, -1) for t in (left, right))
+    # vmap has no views of what it has several of.
+    shape = (*left.shape[:2], 1, math.prod(left.shape[2:]))  # (B, C, 1, N)
+    factors = (t.reshape(shape) for t in (left, right))
     return apply_function(_SumOfProducts, *factors).sum()
 
 
@@ -224,14 +226,14 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor) -> Tensor:
-        scale = scale.unsqueeze(-1)
-        if is_transformed(x, scale) or torch.compiler.is_compiling():
-            return (x * scale).to(x.dtype)  # nothing in place
+        scale, size = scale.unsqueeze(-1), chunk_size(x)
+        seen = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if seen or is_transformed(x, scale):  # nothing is written in place
+            return torch.cat([(p * scale).to(x.dtype) for p in x.split(size, -1)], -1)
         y = torch.empty_like(x)
         if x.is_cuda:
             # Multiplied in float32 and rounded on the way to memory.
             return torch.mul(x, scale, out=y)
-        size = chunk_size(x)
         for part, scaled in zip(x.split(size, -1), y.split(size, -1), strict=True):
             scaled.copy_(part * scale)
         return y

@@ -322,8 +322,8 @@ class _ChunkedGaussian(torch.autograd.Function):
         query = theta * factor
         y = room_for(g.new_empty(*g.shape[:2], theta.shape[2]), theta, phi)
         for chunk in _chunks(theta, phi):
-            affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
-            y[..., chunk] = g @ affinity.mT
+            affinity = (query.narrow(2, *chunk).mT @ phi).softmax(dim=2)
+            y.narrow(2, *chunk).copy_(g @ affinity.mT)  # (B, chunk, M)
         return y
 
     @staticmethod
@@ -344,22 +344,25 @@ class _ChunkedGaussian(torch.autograd.Function):
             room_for(torch.zeros_like(t), grad, *inputs) for t in inputs
         )
         for chunk in _chunks(theta, phi):
-            affinity = (query[..., chunk].mT @ phi).softmax(dim=2)  # (B, chunk, M)
-            grad_g.baddbmm_(grad[..., chunk], affinity)
-            grad_logits = grad[..., chunk].mT @ g
+            some, of_some = query.narrow(2, *chunk), grad.narrow(2, *chunk)
+            affinity = (some.mT @ phi).softmax(dim=2)  # (B, chunk, M)
+            grad_g.baddbmm_(of_some, affinity)
+            grad_logits = of_some.mT @ g
             # Their mean from the same products, and not from the output, which is
             # rounded otherwise: see `precision`.
             mean = (grad_logits * affinity).sum(dim=2, keepdim=True)
             grad_logits.sub_(mean).mul_(affinity)
-            grad_phi.baddbmm_(query[..., chunk], grad_logits)
-            grad_theta[..., chunk] = phi @ grad_logits.mT
+            grad_phi.baddbmm_(some, grad_logits)
+            grad_theta.narrow(2, *chunk).copy_(phi @ grad_logits.mT)
         return grad_theta.mul_(ctx.factor), grad_phi, grad_g, None
 
 
-def _chunks(theta: Tensor, phi: Tensor) -> list[slice]:
+def _chunks(theta: Tensor, phi: Tensor) -> list[tuple[int, int]]:
+    """Return the first query of each chunk, and how many it has."""
     held = _CHUNK_ON_GPU if theta.is_cuda else _CHUNK
     size = max(1, held // max(1, _batch_of_chunks(phi) * phi.shape[2]))
-    return [slice(start, start + size) for start in range(0, theta.shape[2], size)]
+    queries = theta.shape[2]
+    return [(start, min(size, queries - start)) for start in range(0, queries, size)]
 
 
 def _batch_of_chunks(x: Tensor) -> int:

@@ -72,27 +72,32 @@ def poly_nl_as_one(
         folds (bool): Whether the gate goes into the output projection.
 
     Returns:
-        Tensor | None: Of the shape and type of ``x``; None for another form, or where
-        the operations are to be seen one by one.
+        Tensor | None: Of the shape and type of ``x``; None for another form, where some
+        weights are frozen, or where the operations are to be seen one by one.
     """
     weights = (theta, phi, out, g, alpha, residual)
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
     if is_transformed() or has_tangents(x, *weights):
         return None
+    trains = wants_gradients(x, *weights)
+    if trains and not all(w is None or w.requires_grad for w in weights):
+        return None  # the steps make only the gradients that are wanted
     groups, positions = x.shape[2:]
     if schedule == "gram" and folds:
-        y = _apply(_ByGram, as_samples(x), *weights)
+        y = _apply(_ByGram, trains, as_samples(x), *weights)
         return y.unflatten(0, (x.shape[0], groups)).transpose(1, 2)
     # The gradients of the weights, one a sample, are no larger than the features.
     small = groups == 1 and 3 * out.shape[1] <= positions
     if schedule == "direct" and not folds and g is not None and small:
-        return _apply(_Direct, x.squeeze(2), *weights).unsqueeze(2)
+        return _apply(_Direct, trains, x.squeeze(2), *weights).unsqueeze(2)
     return None
 
 
-def _apply(function: type["_ByGram"] | type["_Direct"], *inputs: Tensor | None):
-    if wants_gradients(*inputs):
+def _apply(
+    function: type["_ByGram"] | type["_Direct"], trains: bool, *inputs: Tensor | None
+) -> Tensor:
+    if trains:
         return function.apply(*inputs)
     return function.run(*inputs, keep=False)[0]
 
@@ -200,7 +205,6 @@ class _Direct(torch.autograd.Function):
             again = partial(_step_by_step, schedule="direct")
             return differentiable_gradients(again, inputs, grad)
         x, _, _, out, _, alpha, residual = inputs
-        needs_x, *needs = ctx.needs_input_grad
         first, second, value = projected.chunk(3, dim=1)
         # Of (B, C, K), less what that is scaled by.
         of_gate = _gradients_of_gate(_products(grad, value), moment, out, alpha)
@@ -214,16 +218,13 @@ class _Direct(torch.autograd.Function):
             like=x,
         )
         of_x = of_residual = None
-        of_weight = (None, None, None)
-        if any(needs):
-            of_weight = _products(of_projected, x).sum(dim=0).chunk(3)
-            if residual is not None:
-                of_residual = sum_of_all_products(grad, x).reshape(1)
-        if needs_x:
+        of_theta, of_phi, of_g = _products(of_projected, x).sum(dim=0).chunk(3)
+        if residual is not None:
+            of_residual = sum_of_all_products(grad, x).reshape(1)
+        if ctx.needs_input_grad[0]:
             of_x = apply_to_positions(for_each(weight.mT, x), of_projected)
             if residual is not None:
                 of_x.addcmul_(grad, residual.to(x.dtype))
-        of_theta, of_phi, of_g = of_weight
         return of_x, of_theta, of_phi, of_out, of_g, of_alpha, of_residual
 
 

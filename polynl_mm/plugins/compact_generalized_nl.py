@@ -137,6 +137,11 @@ def _call_wide(module: nn.Module, y: Tensor) -> Tensor:
     weights = list(module.parameters())
     if not weights or weights[0].dtype == y.dtype:
         return module(y)
+    if torch.jit.is_tracing():  # which functional_call refuses
+        raise RuntimeError(
+            f"CompactGeneralizedNL in {weights[0].dtype} cannot be traced: trace it "
+            "with weights in float32."
+        )
     state = dict(module.named_parameters()) | dict(module.named_buffers())
     wide = {
         name: t.to(y.dtype) if t.is_floating_point() else t for name, t in state.items()

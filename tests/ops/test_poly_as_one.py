@@ -58,3 +58,24 @@ def test_transforms_and_tangents_see_the_steps(schedule, monkeypatch):
             y = run(forward_ad.make_dual(x, direction))
             tangent = forward_ad.unpack_dual(y).tangent
         torch.testing.assert_close(tangent, (of_x * direction).sum())
+
+
+@pytest.mark.parametrize("trained", ["x", "theta", "phi", "out", "g", "residual"])
+@pytest.mark.parametrize("schedule", ["direct", "gram"])
+def test_frozen_weights_change_no_gradient_of_others(schedule, trained):
+    shapes = {"x": (2, 16, 40), "theta": (4, 16), "phi": (4, 16), "g": (4, 16)}
+    tensors = draw(shapes | {"out": (16, 4), "residual": (1,)})
+    if schedule == "gram":  # which folds where the weights are not thin
+        for name in ("theta", "phi", "g"):
+            tensors[name] = tensors[name].repeat(4, 1)
+        tensors["out"] = tensors["out"].repeat(1, 4)
+
+    def gradient(wanted):
+        leaves = {n: t.detach().requires_grad_(n in wanted) for n, t in tensors.items()}
+        if "x" not in wanted:  # as features of a network that is not trained
+            with torch.inference_mode():
+                leaves["x"] = leaves["x"] * 1
+        y = poly.poly_nl(**leaves, schedule=schedule)
+        return torch.autograd.grad(y.square().sum(), leaves[trained])[0]
+
+    torch.testing.assert_close(gradient([trained]), gradient(tensors))

@@ -11,6 +11,8 @@ from polynl_mm.ops import pairwise
 # Half types go other ways than wide ones.
 DTYPES = [torch.float64, torch.bfloat16, torch.float16]
 EXTRA = {
+    "gaussian_at_once": ("NonLocalBlock", dict(mode="gaussian")),
+    "embedded_at_once": ("NonLocalBlock", {}),
     "poly_nl_quarter": ("PolyNL", dict(reduction=4)),
     "poly_nl_direct": ("PolyNL", dict(schedule="direct", reduction=4)),
     "poly_nl_gram": ("PolyNL", dict(schedule="gram", reduction=2)),
@@ -20,8 +22,9 @@ ALL = {**CASES, **EXTRA}
 
 @pytest.fixture(params=ALL)
 def plugin(request, monkeypatch):
-    """A plugin that is not the identity, whose softmaxes take several chunks."""
-    monkeypatch.setattr(pairwise, "_CHUNK", 100)
+    """A plugin that is not the identity, whose softmaxes take one or several chunks."""
+    if request.param not in EXTRA:
+        monkeypatch.setattr(pairwise, "_CHUNK", 100)
     kind, arguments = ALL[request.param]
     return make(kind, 3, **arguments)
 

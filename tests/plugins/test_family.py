@@ -106,6 +106,11 @@ OWN_FUNCTIONS = [
     ("NonLocalStage", dict(num_units=2)),
     ("SpectralNL", dict(order=3)),
 ]
+TRACED = [
+    *OWN_FUNCTIONS,
+    ("PolyNL", dict(axes="space", bias=True)),
+    ("PolyNL", dict(reduction=4, norm_cfg=dict(type="BN3d"), positions="sine")),
+]
 OLD_TORCH = digit_version(torch.__version__) < digit_version("2.6")
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 POSITIONS = {2: [(7, 5), (1, 1)], 3: [(3, 5, 4), (1, 1, 1)]}
@@ -200,16 +205,17 @@ def test_axes_limit_what_is_seen(case, axes):
 
 @pytest.mark.parametrize("case", [*CASES, "poly_nl", *MODES, "heads"])
 @pytest.mark.parametrize("axes", ["spacetime", "space", "time"])
-def test_empty_batch_goes_through_as_through_a_convolution(case, axes):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_empty_batch_goes_through_as_through_a_convolution(case, axes, dtype):
     kind, arguments = "PolyNL", dict(heads=2) if case == "heads" else {}
     if case in CASES:
         kind, arguments = CASES[case][:2]
     elif case in MODES:
         kind, arguments = "NonLocalBlock", dict(mode=case, norm_cfg=dict(type="BN3d"))
-    plugin = make(kind, 3, in_channels=8, axes=axes, **arguments)
+    plugin = make(kind, 3, in_channels=8, axes=axes, **arguments).to(dtype)
     # Other widths, so that few and many keys, gram and direct, are all taken.
     for positions in ((2, 3, 3), (6, 6, 6)):
-        x = torch.zeros(0, 8, *positions, requires_grad=True)
+        x = torch.zeros(0, 8, *positions, dtype=dtype, requires_grad=True)
         y = plugin(x)
         assert y.shape == x.shape
         y.sum().backward()
@@ -342,16 +348,25 @@ def test_first_gradient_is_the_same_where_a_second_may_follow(
     assert x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
-def test_traces_with_gradients_on(kind, arguments, monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind, arguments", TRACED, ids=str)
+def test_traces_with_gradients_on(kind, arguments, dtype, monkeypatch):
     monkeypatch.setattr(pairwise, "_CHUNK", 700)
-    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
-    x = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    plugin = wake(make(kind, 3, in_channels=16, **arguments)).to(dtype).eval()
+    x = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64).to(dtype).requires_grad_()
+    if kind == "CompactGeneralizedNL" and dtype == torch.bfloat16:
+        with pytest.raises(
+            RuntimeError, match="bfloat16 cannot be traced: trace it in"
+        ):
+            torch.jit.trace(plugin, x)
+        return
     traced = torch.jit.trace(plugin, x)  # which compares the two without gradients
-    (expected,) = torch.autograd.grad(plugin(x).square().sum(), x)
-    (gradient,) = torch.autograd.grad(traced(x).square().sum(), x)
     # A trace holds what is made of sizes, such as 1 / N, in float32.
-    assert (gradient - expected).abs().max() <= 1e-6 * expected.abs().max()
+    tolerance = 1e-6 if dtype == torch.float64 else 0.1
+    for wanted in (x, next(plugin.parameters())):
+        (expected,) = torch.autograd.grad(plugin(x).square().sum(), wanted)
+        (gradient,) = torch.autograd.grad(traced(x).square().sum(), wanted)
+        assert (gradient - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @pytest.mark.skipif(
