@@ -216,7 +216,9 @@ def accumulate(
     y = scale.to(x.dtype) * x
     if shift is not None:
         y = room_for(y, shift).add_(shift.unsqueeze(2))
-    return apply_to_positions(matrix, x, y)
+    if torch.compiler.is_compiling():
+        return apply_to_positions(matrix, x, y)
+    return room_for(y, matrix).baddbmm_(matrix, x)
 
 
 def _symmetric_product(x: Tensor) -> Tensor:

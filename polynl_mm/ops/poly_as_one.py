@@ -160,8 +160,7 @@ class _ByGram(torch.autograd.Function):
             of_product = for_each(theta.to(product.dtype).mT, x).bmm(of_projected)
             del of_projected
             of_product = ((of_product + of_product.mT) / x.shape[2]).to(x.dtype)
-            of_x = accumulate(grad, matrix.mT, residual)
-            of_x = apply_to_positions(of_product, x, of_x)
+            of_x = accumulate(grad, matrix.mT, residual).baddbmm_(of_product, x)
         return of_x, of_theta, of_phi, of_out, of_g, of_alpha, of_residual
 
 
