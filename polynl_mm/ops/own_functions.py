@@ -26,8 +26,8 @@ def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any
     Returns:
         Any: What its ``forward`` returns.
     """
-    seen = torch.compiler.is_compiling() or is_transformed() or has_tangents(*inputs)
-    if torch.jit.is_tracing() or not (seen or wants_gradients(*inputs)):
+    applies = is_watched(*inputs) or wants_gradients(*inputs)
+    if torch.jit.is_tracing() or not applies:
         return function.forward(*inputs)
     return function.apply(*inputs)
 
@@ -82,15 +82,18 @@ def room_for(made: Tensor, *tensors: Tensor) -> Tensor:
     return made
 
 
-def has_tangents(*inputs: Any) -> bool:
-    """Return whether forward-mode differentiation is at work on an input.
+def is_watched(*inputs: Any) -> bool:
+    """Return whether others than autograd's backward mode look at the operations.
 
     Args:
         *inputs: Tensors and others.
 
     Returns:
-        bool: Whether a tensor among them is dual, ``torch.autograd.forward_ad``.
+        bool: Whether a compiler, a transform of ``torch.func``, or forward-mode
+        differentiation of one of the inputs is at work.
     """
+    if torch.compiler.is_compiling() or is_transformed():
+        return True
     tensors = (one for one in inputs if isinstance(one, Tensor))
     return any(forward_ad.unpack_dual(one).tangent is not None for one in tensors)
 

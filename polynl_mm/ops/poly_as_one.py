@@ -26,8 +26,7 @@ from polynl_mm.ops.half_products import (
 )
 from polynl_mm.ops.own_functions import (
     differentiable_gradients,
-    has_tangents,
-    is_transformed,
+    is_watched,
     wants_gradients,
     writable,
 )
@@ -76,9 +75,7 @@ def poly_nl_as_one(
         weights are frozen, or where the operations are to be seen one by one.
     """
     weights = (theta, phi, out, g, alpha, residual)
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return None
-    if is_transformed() or has_tangents(x, *weights):
+    if torch.jit.is_tracing() or is_watched(x, *weights):
         return None
     trains = wants_gradients(x, *weights)
     if trains and not all(w is None or w.requires_grad for w in weights):
