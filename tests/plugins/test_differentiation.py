@@ -134,3 +134,56 @@ def test_gradient_penalties_by_torch_func(plugin):
     found = torch.func.grad(lambda x: torch.func.grad(loss)(x).square().sum())(x)
     x.requires_grad_()
     equal([found], torch.autograd.grad(penalty(plugin, x), x))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_gradients_of_single_samples_by_vmap(plugin):
+    clips = clip(shape=(3, 8, 4, 5, 3)).detach()
+    weights = {n: p.detach() for n, p in plugin.named_parameters()}
+
+    def loss(weights, x):
+        y = torch.func.functional_call(plugin, weights, (x.unsqueeze(0),))
+        return y.square().sum()
+
+    of_each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, clips)
+    for index, x in enumerate(clips):
+        plugin.zero_grad()
+        plugin(x.unsqueeze(0)).square().sum().backward()
+        largest = max(p.grad.abs().max() for p in plugin.parameters())
+        for name, parameter in plugin.named_parameters():
+            error = (of_each[name][index] - parameter.grad).abs().max()
+            assert error <= 1e-10 * largest, name
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_jacobians_and_hessians_by_torch_func(plugin):
+    """There a backward pass is given tensors that do not say what they require."""
+    plugin.requires_grad_(False)
+    x = clip(shape=(1, 8, 2, 3, 2)).detach()
+
+    def loss(x):
+        return plugin(x).square().sum()
+
+    for found, expected in (
+        (torch.func.jacrev(plugin)(x), torch.autograd.functional.jacobian(plugin, x)),
+        (
+            torch.func.jacrev(torch.func.grad(loss))(x),
+            torch.autograd.functional.hessian(loss, x),
+        ),
+    ):
+        error = (found - expected).abs().max()
+        assert error <= 1e-10 * expected.abs().max()
+
+
+def test_first_gradient_is_the_same_where_a_second_may_follow(plugin):
+    x = clip()
+    wanted = [x, *plugin.parameters()]
+    loss = plugin(x).square().sum()
+    plain = torch.autograd.grad(loss, wanted, retain_graph=True)
+    again = torch.autograd.grad(loss, wanted, create_graph=True)
+    largest = max(g.abs().max() for g in plain)
+    for first, second in zip(plain, again, strict=True):
+        assert (second - first).abs().max() <= 1e-10 * largest
+    # The penalty on the gradient, as WGAN-GP and double backward use it.
+    again[0].square().sum().backward()
+    assert x.grad.isfinite().all()

@@ -3,12 +3,11 @@
 import pytest
 import torch
 from closeness import assert_close, assert_equal_to_reference
+from every_plugin import ALL_KINDS, make, wake
 from mmcv.cnn import build_plugin_layer
-from mmengine.utils import digit_version
 from torch import nn
 
-import polynl_mm
-from polynl_mm.ops import pairwise, reference
+from polynl_mm.ops import reference
 from polynl_mm.plugins import (
     compact_generalized_nl,
     criss_cross,
@@ -94,43 +93,8 @@ CASES = {
         ["non_local_stage"],
     ),
 }
-ALL_KINDS = sorted({name[:-2] for name in polynl_mm.__all__ if name.endswith("3d")})
-# Each plugin, and each way of one that has gradients of its own.
-OWN_FUNCTIONS = [
-    *((kind, {}) for kind in ALL_KINDS),
-    ("NonLocalBlock", dict(mode="gaussian")),
-    ("NonLocalBlock", dict(mode="dot_product")),
-    ("NonLocalBlock", dict(mode="concatenation")),
-    ("PolyNL", dict(reduction=2)),
-    ("PolyNL", dict(reduction=4)),
-    ("NonLocalStage", dict(num_units=2)),
-    ("SpectralNL", dict(order=3)),
-]
-TRACED = [
-    *OWN_FUNCTIONS,
-    ("PolyNL", dict(axes="space", bias=True)),
-    ("PolyNL", dict(reduction=4, norm_cfg=dict(type="BN3d"), positions="sine")),
-]
-OLD_TORCH = digit_version(torch.__version__) < digit_version("2.6")
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 POSITIONS = {2: [(7, 5), (1, 1)], 3: [(3, 5, 4), (1, 1, 1)]}
-
-
-def make(kind, dims, **arguments):
-    return getattr(polynl_mm, f"{kind}{dims}d")(**arguments)
-
-
-def wake(plugin):
-    """Move a plugin away from the identity, in every parameter."""
-    torch.manual_seed(0)
-    for name, parameter in plugin.named_parameters():
-        if name in ("alpha", "beta", "gamma"):
-            nn.init.uniform_(parameter, 0.3, 0.6)
-        elif parameter.dim() == 1:
-            nn.init.uniform_(parameter, 0.5, 1.5)
-        else:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    return plugin
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -282,132 +246,6 @@ def test_half_weights_still_count_statistics():
     assert plugin.norm.running_var.dtype == torch.float16
     assert not torch.equal(plugin.norm.running_var, torch.ones(16).half())
     assert plugin.norm.num_batches_tracked == 1
-
-
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
-def test_gradients_of_single_samples_by_vmap(kind, arguments, monkeypatch):
-    monkeypatch.setattr(pairwise, "_CHUNK", 700)
-    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
-    clips = torch.randn(3, 16, 3, 4, 5, dtype=torch.float64)
-    weights = {n: p.detach() for n, p in plugin.named_parameters()}
-
-    def loss(weights, clip):
-        y = torch.func.functional_call(plugin, weights, (clip.unsqueeze(0),))
-        return y.square().sum()
-
-    of_each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, clips)
-    for index, clip in enumerate(clips):
-        plugin.zero_grad()
-        plugin(clip.unsqueeze(0)).square().sum().backward()
-        largest = max(p.grad.abs().max() for p in plugin.parameters())
-        for name, parameter in plugin.named_parameters():
-            error = (of_each[name][index] - parameter.grad).abs().max()
-            assert error <= 1e-10 * largest, name
-
-
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
-def test_jacobians_and_hessians_by_torch_func(kind, arguments, monkeypatch):
-    """There a backward pass is given tensors that do not say what they require."""
-    monkeypatch.setattr(pairwise, "_CHUNK", 50)
-    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
-    plugin.requires_grad_(False)
-    x = torch.randn(1, 16, 2, 2, 3, dtype=torch.float64)
-
-    def loss(x):
-        return plugin(x).square().sum()
-
-    for found, expected in (
-        (torch.func.jacrev(plugin)(x), torch.autograd.functional.jacobian(plugin, x)),
-        (
-            torch.func.jacrev(torch.func.grad(loss))(x),
-            torch.autograd.functional.hessian(loss, x),
-        ),
-    ):
-        error = (found - expected).abs().max()
-        assert error <= 1e-10 * expected.abs().max()
-
-
-@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
-def test_first_gradient_is_the_same_where_a_second_may_follow(
-    kind, arguments, monkeypatch
-):
-    monkeypatch.setattr(pairwise, "_CHUNK", 700)
-    plugin = wake(make(kind, 3, in_channels=16, **arguments)).double().eval()
-    x = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    wanted = [x, *plugin.parameters()]
-    loss = plugin(x).square().sum()
-    plain = torch.autograd.grad(loss, wanted, retain_graph=True)
-    again = torch.autograd.grad(loss, wanted, create_graph=True)
-    largest = max(g.abs().max() for g in plain)
-    for first, second in zip(plain, again, strict=True):
-        assert (second - first).abs().max() <= 1e-10 * largest
-    # The penalty on the gradient, as WGAN-GP and double backward use it.
-    again[0].square().sum().backward()
-    assert x.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind, arguments", TRACED, ids=str)
-def test_traces_with_gradients_on(kind, arguments, dtype, monkeypatch):
-    monkeypatch.setattr(pairwise, "_CHUNK", 700)
-    plugin = wake(make(kind, 3, in_channels=16, **arguments)).to(dtype).eval()
-    x = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64).to(dtype).requires_grad_()
-    if kind == "CompactGeneralizedNL" and dtype == torch.bfloat16:
-        with pytest.raises(RuntimeError, match="bfloat16 cannot be traced: trace it"):
-            torch.jit.trace(plugin, x)
-        return
-    traced = torch.jit.trace(plugin, x)  # which compares the two without gradients
-    # A trace holds what is made of sizes, such as 1 / N, in float32.
-    tolerance = 1e-6 if dtype == torch.float64 else 0.1
-    for wanted in (x, next(plugin.parameters())):
-        (expected,) = torch.autograd.grad(plugin(x).square().sum(), wanted)
-        (gradient,) = torch.autograd.grad(traced(x).square().sum(), wanted)
-        assert (gradient - expected).abs().max() <= tolerance * expected.abs().max()
-
-
-@pytest.mark.skipif(
-    not hasattr(torch.compiler, "is_exporting"), reason="torch from 2.7 tells"
-)
-@pytest.mark.parametrize("kind, arguments", OWN_FUNCTIONS, ids=str)
-def test_exports_with_any_batch_size(kind, arguments, monkeypatch):
-    for size in ("_CHUNK", "_CPU_BLOCK"):
-        monkeypatch.setattr(pairwise, size, 700)
-    plugin = wake(make(kind, 3, in_channels=16, **arguments)).eval()
-    batch = torch.export.Dim("batch", min=1, max=64)
-    with torch.no_grad():
-        exported = torch.export.export(
-            plugin, (torch.randn(2, 16, 3, 4, 5),), dynamic_shapes=({0: batch},)
-        ).module()
-        for count in (1, 5):
-            x = torch.randn(count, 16, 3, 4, 5)
-            assert torch.allclose(exported(x), plugin(x), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            kind,
-            marks=pytest.mark.xfail(
-                kind == "PolyNL" and OLD_TORCH,
-                reason="torch 2.5 does not follow its gradients",
-                strict=False,
-            ),
-        )
-        for kind in ALL_KINDS
-    ],
-)
-def test_compile_and_export_equal_eager(kind):
-    plugin = wake(make(kind, 3, in_channels=16)).eval()
-    x = torch.randn(2, 16, 3, 4, 5)
-    expected = plugin(x)
-    compiled = torch.compile(plugin, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(x), expected, atol=1e-5)
-    with torch.no_grad():
-        exported = torch.export.export(plugin, (x,)).module()
-        assert torch.allclose(exported(x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
