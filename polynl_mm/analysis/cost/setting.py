@@ -20,7 +20,7 @@ class Setting:
         replayed (bool): On CUDA: capture each call in a CUDA graph and time its
             replays, which no launching of kernels slows down.
         max_affinity (float): Bytes: quadratic subjects are left out of points where
-            one N x N matrix would be larger.
+            one matrix of positions by keys would be larger.
     """
 
     channels: int = 256

@@ -50,9 +50,15 @@ def test_quadratic_subjects_are_left_out_where_they_would_not_fit():
     tight = Setting(
         channels=8, clip_lengths=(1, 2), size=4, repeats=1, max_affinity=1100
     )
-    points = benchmark(tight, ["mmcv NonLocal3d", "PolyNL3d"])
-    assert {p.positions for p in points if p.subject == "PolyNL3d"} == {16, 32}
-    assert {p.positions for p in points if p.subject != "PolyNL3d"} == {16}
+    one_key_in_four = "mmcv NonLocal3d, sub_sample"
+    everywhere = {"PolyNL3d", one_key_in_four}
+    points = benchmark(tight, ["mmcv NonLocal3d", *everywhere])
+    for subject in everywhere:
+        assert {p.positions for p in points if p.subject == subject} == {16, 32}
+    assert {p.positions for p in points if p.subject not in everywhere} == {16}
+    tighter = replace(tight, clip_lengths=(2,), max_affinity=1000)
+    points = benchmark(tighter, everywhere)
+    assert {p.subject for p in points} == {"PolyNL3d"}
 
 
 def test_slope_of_a_power():
