@@ -51,7 +51,9 @@ def dot_product_block(
     """
     dtype = compute_dtype(x)
     with without_autocast(x):
-        moments, features = gram(x.to(dtype), with_mean=True)  # (B, C + 1, C + 1)
+        moments, features = gram(  # (B, C + 1, C + 1)
+            x.to(dtype), with_mean=True, is_applied=True
+        )
         of_theta, of_phi, of_g = (
             with_bias(*projection, moments.dtype) for projection in (theta, phi, g)
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from polynl_mm.ops.half_products import wide_product
 from polynl_mm.ops.own_functions import (
     apply_function,
+    is_watched,
     room_for,
     with_known_signature,
     writable,
@@ -28,20 +29,24 @@ _MIN_BLOCK = 64
 _HALF_CHUNK = 1024
 
 
-def gram(x: Tensor, *, with_mean: bool = False) -> tuple[Tensor, Tensor]:
+def gram(
+    x: Tensor, *, with_mean: bool = False, is_applied: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return X X^T / N, making the blocks on and above its diagonal only.
 
     Args:
         x (Tensor): Features, (B, C, N).
         with_mean (bool): Return the Gram matrix of X with a row of ones below it: the
             mean over positions is then the last column, less its last element.
+        is_applied (bool): The features that are returned go to :func:`apply_matrix`
+            and nowhere else: the gradient that comes from there is written into.
 
     Returns:
         tuple[Tensor, Tensor]: The Gram matrix, (B, C, C) or (B, C + 1, C + 1), in
         float32 or better; and ``x``, to go on with, so that in the backward pass what
         comes from there and what comes through the Gram matrix meet in one product.
     """
-    return apply_function(_Gram, x, with_mean)
+    return apply_function(_Gram, x, with_mean, is_applied)
 
 
 def symmetric_share(channels: int) -> float:
@@ -105,12 +110,12 @@ class _Gram(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, with_mean: bool) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor, with_mean: bool, is_applied: bool) -> tuple[Tensor, Tensor]:
         return make_gram(x, with_mean), x.view_as(x)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        x, ctx.with_mean = inputs
+        x, ctx.with_mean, ctx.is_applied = inputs
         ctx.save_for_backward(x)
         ctx.set_materialize_grads(False)
 
@@ -118,11 +123,14 @@ class _Gram(torch.autograd.Function):
     @outside_autocast
     def backward(
         ctx, grad: Tensor | None, grad_x: Tensor | None
-    ) -> tuple[Tensor | None, None]:
+    ) -> tuple[Tensor | None, None, None]:
         (x,) = ctx.saved_tensors
         if grad is None:
-            return grad_x, None
-        return _gradient_of_gram(x, grad, grad_x, ctx.with_mean), None
+            return grad_x, None, None
+        # Not where it is differentiated again, or is another's by then.
+        is_own = ctx.is_applied and not (torch.is_grad_enabled() or is_watched(x))
+        of_x = _gradient_of_gram(x, grad, grad_x, ctx.with_mean, is_own)
+        return of_x, None, None
 
 
 def make_gram(x: Tensor, with_mean: bool = False) -> Tensor:
@@ -148,15 +156,18 @@ def make_gram(x: Tensor, with_mean: bool = False) -> Tensor:
 
 
 def _gradient_of_gram(
-    x: Tensor, grad: Tensor, grad_x: Tensor | None, with_mean: bool
+    x: Tensor, grad: Tensor, grad_x: Tensor | None, with_mean: bool, is_own: bool
 ) -> Tensor:
     """Return what comes to X through its Gram matrix, and what came otherwise."""
-    symmetric = ((grad + grad.mT) / x.shape[2]).to(x.dtype)
-    if not with_mean:
-        return apply_to_positions(symmetric, x, grad_x)
-    sizes = (x.shape[1], 1)
-    of_product, of_mean = symmetric.split(sizes, dim=1)[0].split(sizes, dim=2)
-    return apply_to_positions(of_product, x, grad_x).add_(of_mean)
+    of_product, of_mean = ((grad + grad.mT) / x.shape[2]).to(x.dtype), None
+    if with_mean:
+        sizes = (x.shape[1], 1)
+        of_product, of_mean = of_product.split(sizes, dim=1)[0].split(sizes, dim=2)
+    if is_own and grad_x is not None:
+        of_x = room_for(grad_x, of_product).baddbmm_(of_product, x)
+    else:
+        of_x = apply_to_positions(of_product, x, grad_x)
+    return of_x if of_mean is None else of_x.add_(of_mean)
 
 
 @with_known_signature

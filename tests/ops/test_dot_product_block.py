@@ -5,6 +5,7 @@ import torch
 from closeness import assert_equal_to_reference
 from random_tensors import DTYPES, draw
 
+from polynl_mm.analysis.cost.memory import peak_extra_memory
 from polynl_mm.ops import reference
 from polynl_mm.ops.dot_product_block import dot_product_block, is_cheaper
 
@@ -87,3 +88,24 @@ def test_is_chosen_where_it_pays():
     assert not is_cheaper(1024, 512, 784, training=False)
     # An eighth of the width: the projections are thin.
     assert not is_cheaper(512, 64, 6272, training=False)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["", "channels last"])
+def test_training_holds_the_output_and_one_gradient(last):
+    """And writes into neither the features nor the gradient that comes to it."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 64, 4096)
+    x = x.mT.contiguous().mT if last else x
+    weights = {n: torch.randn(64, 64, requires_grad=True) * 0.02 for n in NAMES}
+    grad = torch.randn_like(x)
+    kept = x.clone(), grad.clone()
+    x.requires_grad_()
+
+    def step():
+        pairs = ((weight, None) for weight in weights.values())
+        dot_product_block(x, *pairs).backward(grad, retain_graph=True)
+        x.grad = None
+
+    peak = peak_extra_memory(step, torch.device("cpu"))
+    assert peak < 2.4 * x.numel() * x.element_size()
+    assert torch.equal(x, kept[0]) and torch.equal(grad, kept[1])

@@ -10,9 +10,9 @@ X = torch.randn(2, 80, 30)
 MATRIX, SHIFT, ONE = torch.randn(2, 80, 80), torch.randn(2, 80), torch.ones(1)
 HALF = X.bfloat16()
 CALLS = {
-    "gram": (_Gram, (X, False)),
-    "gram with a mean": (_Gram, (X, True)),
-    "gram of half precision": (_Gram, (HALF, True)),
+    "gram": (_Gram, (X, False, False)),
+    "gram with a mean": (_Gram, (X, True, False)),
+    "gram of half precision": (_Gram, (HALF, True, False)),
     "matrix": (_ApplyMatrix, (X, MATRIX, None, None)),
     "matrix and shift": (_ApplyMatrix, (X, MATRIX, None, SHIFT)),
     "matrix, residual and shift": (_ApplyMatrix, (X, MATRIX, ONE, SHIFT)),
