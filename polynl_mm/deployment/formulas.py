@@ -58,16 +58,7 @@ class _PolyNLFormula(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, *positions)."""
         block = self.block
-        y = reference.poly_nl(
-            groups_as_samples(x, block.axes),
-            block.theta.weight.flatten(1),
-            block.phi.weight.flatten(1),
-            block.out.weight.flatten(1),
-            None if block.g is None else block.g.weight.flatten(1),
-            biases=block.biases,
-            moment_norm=block.moment_norm and block.normalise_heads,
-        )
-        y = samples_as_groups(y, block.axes, x.shape[0], x.shape[2:])
+        y = block.by_layers(block.placed(x))
         if block.norm is not None:
             y = block.norm(y)
         return block.alpha * y + block.beta * x
@@ -86,8 +77,9 @@ class _NonLocalFormula(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         block = self.block
-        seen = block.pool(x) if getattr(block, "pool_first", False) else x
-        query = x if block.mode == "gaussian" else block.theta(x)
+        read = block.placed(x)
+        seen = block.pool(read) if getattr(block, "pool_first", False) else read
+        query = read if block.mode == "gaussian" else block.theta(read)
         key = block.phi(seen) if hasattr(block, "phi") else seen
         theta, phi, g = (
             groups_as_samples(f, block.axes) for f in (query, key, block.g(seen))
@@ -101,8 +93,7 @@ class _NonLocalFormula(nn.Module):
         if mode == "dot_product":
             return (g @ phi.mT / phi.shape[2]) @ theta  # (B, V, K) @ (B, K, N)
         if mode == "concatenation":
-            weight = self.block.concat_project.conv.weight.flatten()
-            return reference.concatenation(theta, phi, g, weight)
+            return self.block.concatenate(theta, phi, g)
         scaled = mode == "embedded_gaussian" and self.block.use_scale
         return reference.gaussian(theta, phi, g, scale=scaled)
 
@@ -117,7 +108,7 @@ class _PyramidNLFormula(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, *positions)."""
         block = self.block
-        y = block.out(block.context(x, pool=_pool_by_products))
+        y = block.out(block.context(block.placed(x), pool=_pool_by_products))
         return x + (y if block.norm is None else block.norm(y))
 
 

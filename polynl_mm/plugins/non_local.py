@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 
-import mmcv.cnn
 import torch
 import torch.nn as nn
 from mmcv.cnn import build_conv_layer
@@ -37,6 +36,7 @@ from polynl_mm.plugins.key_positions import (
     pool_sizes,
 )
 from polynl_mm.plugins.position_encoding import Positions
+from polynl_mm.plugins.readable_layers import are_readable
 from polynl_mm.plugins.shared_norms import normalise
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
@@ -45,8 +45,6 @@ MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 class _NonLocalBlock(Plugin):
     # The name of the child module in MMAction2's non-local checkpoints.
     _abbr_ = "non_local_block"
-    # torch's, and mmcv's, which is the same for features that are not empty.
-    _convs: tuple[type[nn.Module], ...]
     _pool: type[nn.Module]
 
     def __init__(
@@ -212,8 +210,8 @@ class _NonLocalBlock(Plugin):
         convs = (self.theta.conv, self.phi.conv, self.g.conv, self.conv_out.conv)
         if others is not None and self.axes == "time":
             return False  # keys and values of a pixel are less than K x K
-        if any(type(conv) not in self._convs for conv in convs):
-            return False  # a layer of conv_cfg's own, of which only the output is known
+        if not are_readable(*convs):
+            return False
         positions = math.prod(group_shape(x.shape[2:], self.axes))
         training = torch.is_grad_enabled() and (
             x.requires_grad or self.conv_out.conv.weight.requires_grad
@@ -241,10 +239,29 @@ class _NonLocalBlock(Plugin):
         if self.mode == "dot_product":
             return pairwise.dot_product(theta, phi, g)
         if self.mode == "concatenation":
+            if not are_readable(self.concat_project.conv):
+                return self.concatenate(theta, phi, g)
             weight = self.concat_project.conv.weight.flatten()
             return pairwise.concatenation(theta, phi, g, weight)
         scaled = self.mode == "embedded_gaussian" and self.use_scale
         return pairwise.gaussian(theta, phi, g, scale=scaled)
+
+    def concatenate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        """Average by the concatenation, its layer called on every pair of positions.
+
+        Args:
+            theta (Tensor): Queries, (B, K, N).
+            phi (Tensor): Keys, (B, K, M).
+            g (Tensor): Values, (B, V, M).
+
+        Returns:
+            Tensor: (B, V, N).
+        """
+        shape = (*theta.shape, phi.shape[2])  # (B, K, N, M)
+        queries = theta.unsqueeze(3).expand(shape)
+        keys = phi.unsqueeze(2).expand(shape)
+        pairs = self.concat_project(torch.cat([queries, keys], dim=1)).relu()
+        return (g / phi.shape[2]).to(pairs.dtype) @ pairs.squeeze(1).mT
 
     def extra_repr(self) -> str:
         """Return what ``print(model)`` shows beside the layers."""
@@ -311,7 +328,6 @@ class NonLocalBlock3d(_NonLocalBlock):
     """
 
     dims = 3
-    _convs = (nn.Conv3d, mmcv.cnn.Conv3d)
     _pool = nn.MaxPool3d
 
 
@@ -324,5 +340,4 @@ class NonLocalBlock2d(_NonLocalBlock):
     """
 
     dims = 2
-    _convs = (nn.Conv2d, mmcv.cnn.Conv2d)
     _pool = nn.MaxPool2d

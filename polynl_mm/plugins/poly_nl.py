@@ -15,10 +15,14 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from polynl_mm.ops.half_products import add_scaled
+from polynl_mm.ops.half_products import (
+    add_scaled,
+    mean_of_products,
+    scale_positions,
+)
 from polynl_mm.ops.poly import SCHEDULES, Schedule, poly_nl
 from polynl_mm.ops.precision import cast
-from polynl_mm.ops.summaries import holder
+from polynl_mm.ops.summaries import holder, mean_of_all
 from polynl_mm.plugins.base import (
     Axes,
     Plugin,
@@ -28,6 +32,7 @@ from polynl_mm.plugins.base import (
     split_groups,
 )
 from polynl_mm.plugins.position_encoding import Positions
+from polynl_mm.plugins.readable_layers import are_readable
 from polynl_mm.plugins.shared_norms import normalise
 
 
@@ -115,9 +120,15 @@ class _PolyNL(Plugin):
             ValueError: If the shape is not the one this plugin was built for.
         """
         self.check_input(x)
+        if not are_readable(*self.projections, self.moment_norm):
+            return self._weigh(self.by_layers(self.placed(x)), x)
         # What is read is what is passed on, unless positions are added to it.
         fused = self.norm is None and self.positions is None
+        # Behind a norm the scale would have no effect: there it follows.
+        alpha = self.alpha if self.norm is None else None
         *biases, of_out, of_g = self.biases
+        if of_out is not None and alpha is not None:
+            of_out = of_out * alpha
         y = poly_nl(
             split_groups(self.placed(x), self.axes),  # (B, C, G, N)
             self.theta.weight.flatten(1),
@@ -126,31 +137,62 @@ class _PolyNL(Plugin):
             None if self.g is None else self.g.weight.flatten(1),
             residual=self.beta if fused else None,
             schedule=self.schedule,
-            biases=(*biases, None if of_out is None else of_out * self.alpha, of_g),
+            biases=(*biases, of_out, of_g),
             moment_norm=None if self.moment_norm is None else self.normalise_heads,
-            # Behind a norm it would have no effect: there it follows.
-            alpha=self.alpha if self.norm is None else None,
+            alpha=alpha,
             others=self.others,
         )
         y = join_groups(y, self.axes, x.shape[2:])
         if fused:
             return y
+        return add_scaled(y, x, self.beta) if alpha is not None else self._weigh(y, x)
+
+    def _weigh(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return ``alpha * norm(y) + beta * x``."""
         if self.norm is not None:
-            y = add_scaled(None, normalise(self.norm, y, holder()), self.alpha)
-        return add_scaled(y, x, self.beta)
+            y = normalise(self.norm, y, holder())
+        return add_scaled(add_scaled(None, y, self.alpha), x, self.beta)
+
+    def by_layers(self, x: Tensor) -> Tensor:
+        """Return ``out(moment * g x)``, each layer called.
+
+        Args:
+            x (Tensor): What the projections read, (B, C, *positions).
+
+        Returns:
+            Tensor: (B, C, *positions).
+        """
+        value = x if self.g is None else self.g(x)
+        theta, phi, value = (
+            split_groups(y, self.axes) for y in (self.theta(x), self.phi(x), value)
+        )
+        moment = mean_of_products(theta, phi)  # (B, K, G)
+        if self.others is not None:
+            moment = mean_of_all(self.others, moment, theta.shape[3])
+        if self.moment_norm is not None:
+            moment = self.normalise_heads(moment.mT).mT
+        gated = scale_positions(value, moment)
+        return self.out(join_groups(gated, self.axes, x.shape[2:]))
 
     @property
     def biases(self) -> tuple[Tensor | None, ...]:
         """Biases of theta, phi, out and g, None where there is none."""
-        layers = (self.theta, self.phi, self.out, self.g)
-        return tuple(None if layer is None else layer.bias for layer in layers)
+        return tuple(None if p is None else p.bias for p in self.projections)
+
+    @property
+    def projections(self) -> tuple[nn.Module | None, ...]:
+        """Layers theta, phi, out and g, None where there is none."""
+        return self.theta, self.phi, self.out, self.g
 
     def normalise_heads(self, moment: Tensor) -> Tensor:
         """Normalise the moment within each head: (..., K) -> same shape."""
         norm = self.moment_norm
-        weight, bias = cast(moment.dtype, norm.weight, norm.bias)
         parts = moment.unflatten(-1, (self.heads, -1))
-        parts = layer_norm(parts, norm.normalized_shape, weight, bias, norm.eps)
+        if are_readable(norm):
+            weight, bias = cast(moment.dtype, norm.weight, norm.bias)
+            parts = layer_norm(parts, norm.normalized_shape, weight, bias, norm.eps)
+        else:
+            parts = norm(parts.to(norm.weight.dtype)).to(moment.dtype)
         return parts.flatten(-2)
 
     def extra_repr(self) -> str:

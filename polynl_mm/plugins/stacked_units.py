@@ -5,6 +5,8 @@ norm that starts at zero would never leave it behind a ReLU, whose gradient at z
 zero; so each unit has a scale, ``alpha``, that starts at zero instead.
 """
 
+from functools import partial
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -20,6 +22,7 @@ from polynl_mm.plugins.base import (
     samples_as_groups,
 )
 from polynl_mm.plugins.position_encoding import Positions
+from polynl_mm.plugins.readable_layers import are_readable
 from polynl_mm.plugins.residual import CONVOLUTIONS
 from polynl_mm.plugins.shared_norms import normalise
 
@@ -134,13 +137,46 @@ class StackedUnits(Plugin):
         masks = self.mask or [None] * self.num_units
         units = zip(self.g, self.out, self.norm, self.alpha, masks, strict=True)
         for g, out, norm, alpha, mask in units:
-            weight = torch.stack([term.weight.flatten(1) for term in out])
             logits = None if mask is None else groups_as_samples(mask(read), self.axes)
             signal = groups_as_samples(g(read), self.axes)
-            y = self.unit(theta, phi, signal, weight, logits)
-            y = samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
+            filtered = partial(self._filtered, x, theta, phi, signal, logits)
+            if are_readable(*out):
+                y = filtered(torch.stack([term.weight.flatten(1) for term in out]))
+            else:
+                chosen = _each_term(len(out), signal)
+                y = sum(
+                    term(filtered(one)) for term, one in zip(out, chosen, strict=True)
+                )
             y = normalise(norm, y, holder())
             y = y.relu() if self.relu else y
             x = add_scaled(x, y.to(x.dtype), alpha)
             read = self.placed(x)
         return x
+
+    def _filtered(
+        self,
+        x: Tensor,
+        theta: Tensor,
+        phi: Tensor,
+        g: Tensor,
+        logits: Tensor | None,
+        weight: Tensor,
+    ) -> Tensor:
+        """Return :meth:`unit` laid out as ``x`` is, (B, *, *positions)."""
+        y = self.unit(theta, phi, g, weight, logits)
+        return samples_as_groups(y, self.axes, x.shape[0], x.shape[2:])
+
+
+def _each_term(count: int, signal: Tensor) -> Tensor:
+    """Return what to project with so that one term is left, as it is.
+
+    Args:
+        count (int): The terms.
+        signal (Tensor): (B, K, N).
+
+    Returns:
+        Tensor: (count, count, K, K): by term, a projection of each.
+    """
+    chosen = torch.eye(count).to(signal)
+    kept = torch.eye(signal.shape[1]).to(signal)
+    return chosen[:, :, None, None] * kept

@@ -4,7 +4,7 @@ import pytest
 import torch
 from closeness import assert_close, assert_equal_to_reference
 from every_plugin import ALL_KINDS, make, wake
-from mmcv.cnn import build_plugin_layer
+from mmcv.cnn import build_plugin_layer, fuse_conv_bn
 from torch import nn
 
 from polynl_mm.ops import reference
@@ -93,6 +93,7 @@ CASES = {
         ["non_local_stage"],
     ),
 }
+NO_CONV_BEFORE_NORM = ("CrissCross", "NonLocalStage", "SpectralNL")
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 POSITIONS = {2: [(7, 5), (1, 1)], 3: [(3, 5, 4), (1, 1, 1)]}
 
@@ -285,3 +286,18 @@ def test_norms_of_another_dimension_or_without_weights_are_named(kind):
     with pytest.raises(ValueError, match="has no weight of its own; set affine=True"):
         make(kind, 3, in_channels=16, norm_cfg=dict(type="IN3d", affine=False))
     make(kind, 3, in_channels=16, norm_cfg=dict(type="GN", num_groups=2))
+
+
+@pytest.mark.parametrize("kind", [k for k in ALL_KINDS if k not in NO_CONV_BEFORE_NORM])
+@torch.no_grad()
+def test_norms_fused_into_convolutions_change_nothing(kind):
+    """mmcv's fusing gives a convolution the bias that it had no need of."""
+    plugin = wake(make(kind, 2, in_channels=16, norm_cfg=dict(type="BN2d")))
+    for buffer in plugin.buffers():
+        if buffer.is_floating_point():
+            nn.init.uniform_(buffer, 0.2, 0.8)
+    plugin, x = plugin.double().eval(), torch.randn(2, 16, 4, 5).double()
+    expected = plugin(x)
+    fused = fuse_conv_bn(plugin)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+    assert torch.allclose(fused(x), expected, rtol=1e-9, atol=1e-9)
