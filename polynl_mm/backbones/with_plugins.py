@@ -114,7 +114,7 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
     keep_plugins_through_init_weights(module, inserted)
     _log(module, inserted)
     if "mmaction" in sys.modules:
-        include_all_parameters()
+        include_all_parameters(Plugin)
     return module
 
 

@@ -5,6 +5,7 @@ from mmengine.optim import build_optim_wrapper
 from small_backbones import FIVE, build
 from torch import nn
 
+from polynl_mm.plugins import Plugin
 from polynl_mm.stack.tsm_optimizer import include_all_parameters
 
 CONFIG = dict(
@@ -28,7 +29,7 @@ def original(monkeypatch):
     """Put MMAction2's own constructor back for one test."""
     from mmaction.engine.optimizers import TSMOptimWrapperConstructor as Constructor
 
-    include_all_parameters()
+    include_all_parameters(Plugin)
     monkeypatch.setattr(Constructor, "add_params", Constructor.add_params.__wrapped__)
 
 
@@ -59,10 +60,27 @@ def test_mended_it_leaves_nothing_out():
     assert group["lr"] == 0.02 and group["weight_decay"] == 0
 
 
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        dict(type="GlobalContext3d"),
+        dict(type="PolyNL3d", heads=2),
+        dict(type="NonLocalBlock3d", positions="sine"),
+        dict(type="EfficientAttention3d", norm_cfg=dict(type="IN3d", affine=True)),
+    ],
+)
+def test_layers_of_plugins_may_be_of_any_kind(cfg):
+    model = Recognizer(dict(FIVE, num_segments=8, cfg=cfg))
+    assert left_out(model) == []
+    model.neck = nn.LayerNorm(8)
+    with pytest.raises(ValueError, match="New atomic module type"):
+        grouped(model)
+
+
 def test_without_plugins_the_groups_are_the_originals(original):
     model = Recognizer()
     before = build_optim_wrapper(model, CONFIG).param_groups
-    include_all_parameters()
+    include_all_parameters(Plugin)
     after = build_optim_wrapper(model, CONFIG).param_groups
     assert len(before) == len(after)
     for a, b in zip(before, after, strict=True):
@@ -73,7 +91,7 @@ def test_without_plugins_the_groups_are_the_originals(original):
 def test_mending_twice_is_mending_once():
     from mmaction.engine.optimizers import TSMOptimWrapperConstructor as Constructor
 
-    include_all_parameters()
+    include_all_parameters(Plugin)
     once = Constructor.add_params
-    include_all_parameters()
+    include_all_parameters(Plugin)
     assert Constructor.add_params is once
