@@ -12,9 +12,14 @@ from typing import Any
 
 from torch import nn
 
+from polynl_mm.plugins import Plugin
+
 
 def keep_plugins_through_init_weights(module: nn.Module, inserted: list[str]) -> None:
-    """Have ``module.init_weights`` leave the plugins' own initial weights alone.
+    """Have ``module.init_weights`` give plugins their own initial weights.
+
+    The first time these are the ones that they were made with. Again, or where they
+    were made without numbers (on the meta device), they are made anew.
 
     Args:
         module (nn.Module): The network; nothing is done where it has no such method.
@@ -24,19 +29,35 @@ def keep_plugins_through_init_weights(module: nn.Module, inserted: list[str]) ->
         return
     known = getattr(module, "plugin_paths", [])
     module.plugin_paths = [*known, *inserted]
+    fresh = [
+        path
+        for path in inserted
+        if not any(p.is_meta for p in module.get_submodule(path).parameters())
+    ]
+    module.fresh_plugins = [*getattr(module, "fresh_plugins", []), *fresh]
     # Callables of this module, so that a deep copy or a pickle has its own.
     module.init_weights = partial(init_weights, module)
 
 
 def init_weights(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Initialise the backbone; plugins change only by weights loaded for them."""
-    plugins = [self.get_submodule(path) for path in self.plugin_paths]
-    initial = [copy.deepcopy(plugin.state_dict()) for plugin in plugins]
-    with _watch_loading(plugins) as loaded:
+    """Initialise the backbone; plugins have their own start, or what is loaded."""
+    plugins = {path: self.get_submodule(path) for path in self.plugin_paths}
+    initial = {
+        path: copy.deepcopy(plugin.state_dict())
+        for path, plugin in plugins.items()
+        # Another's plugin need not know how it starts.
+        if path in self.fresh_plugins or not isinstance(plugin, Plugin)
+    }
+    with _watch_loading(list(plugins.values())) as loaded:
         type(self).init_weights(self, *args, **kwargs)
-    for plugin, state in zip(plugins, initial, strict=True):
-        if plugin not in loaded:
-            plugin.load_state_dict(state)
+    for path, plugin in plugins.items():
+        if plugin in loaded:
+            continue
+        if path in initial:
+            plugin.load_state_dict(initial[path])
+        else:
+            plugin.init_weights()
+    self.fresh_plugins = []
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import Tensor
 from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weights
 from polynl_mm.backbones.observed_features import observe_outputs
 from polynl_mm.backbones.placement import find_hosts
+from polynl_mm.backbones.trainable_plugins import keep_plugins_trainable
 from polynl_mm.clip_parallel.shares import own_segments
 from polynl_mm.plugins import Plugin
 from polynl_mm.stack.tsm_optimizer import include_all_parameters
@@ -112,6 +113,7 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
     ]
     inserted = [_attach(module, *plan) for plan in planned]
     keep_plugins_through_init_weights(module, inserted)
+    keep_plugins_trainable(module, inserted)
     _log(module, inserted)
     if "mmaction" in sys.modules:
         include_all_parameters(Plugin)
