@@ -16,8 +16,8 @@ def accelerate_non_local(model: nn.Module) -> int:
     """Replace every mmcv NonLocal2d and NonLocal3d of a model by NonLocalBlock.
 
     Parameters, buffers and state-dict keys stay what they are, as the same objects: an
-    optimizer or a DDP wrapper built before goes on working, and so do hooks of the
-    layers inside a block. Outputs are equal up to rounding.
+    optimizer or a DDP wrapper built before goes on working, and so do the hooks of a
+    block and of the layers inside it. Outputs are equal up to rounding.
 
     Args:
         model (nn.Module): The model, changed in place.
@@ -65,6 +65,9 @@ def _replace(block: NonLocal2d | NonLocal3d) -> NonLocalBlock2d | NonLocalBlock3
         )
     for name, layer in block.named_children():
         setattr(fast, name, layer)
+    for name, value in vars(block).items():
+        if "hook" in name:  # the same dicts, from which their handles remove them
+            setattr(fast, name, value)
     return fast.train(block.training)
 
 

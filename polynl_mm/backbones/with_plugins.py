@@ -18,7 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weights
-from polynl_mm.backbones.observed_features import observe_outputs
+from polynl_mm.backbones.observed_features import Observed, observe_outputs
 from polynl_mm.backbones.placement import find_hosts
 from polynl_mm.backbones.trainable_plugins import keep_plugins_trainable
 from polynl_mm.clip_parallel.shares import own_segments
@@ -106,11 +106,13 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
             logger="current",
             level=logging.WARNING,
         )
-    planned = [
-        (host, *_build(module, host, entry))
+    places = [
+        (host, entry)
         for entry in entries
         for host in find_hosts(module, _check_entry(entry))
     ]
+    observed = observe_outputs(module, _in_doubt(module, places))
+    planned = [(host, *_build(module, host, entry, observed)) for host, entry in places]
     inserted = [_attach(module, *plan) for plan in planned]
     keep_plugins_through_init_weights(module, inserted)
     keep_plugins_trainable(module, inserted)
@@ -175,8 +177,19 @@ def _find_plugin(cfg: dict[str, Any]) -> type[nn.Module]:
     return found
 
 
+def _in_doubt(
+    module: nn.Module, places: Sequence[tuple[str, dict[str, Any]]]
+) -> list[str]:
+    """Return the hosts of which the layers do not tell what they give, and whether."""
+    return [
+        host
+        for host, entry in places
+        if "at" in entry or not _is_told_by_layers(module.get_submodule(host))
+    ]
+
+
 def _build(
-    module: nn.Module, path: str, entry: dict[str, Any]
+    module: nn.Module, path: str, entry: dict[str, Any], observed: Observed
 ) -> tuple[str, nn.Module, int | None]:
     """Return the plugin for a host, the name of its kind, and its num_segments."""
     cls, segments = _find_plugin(entry["cfg"]), entry.get("num_segments")
@@ -195,8 +208,17 @@ def _build(
     layers = _layers_before(module, path)
     _check_trainable(module, path)
     _check_dims(cls, path, layers, segments)
-    if not _is_told_by_layers(host):
-        _check_outputs(cls, path, observe_outputs(module, path), segments, cfg)
+    outputs = observed.outputs.get(path)
+    if outputs == [] and observed.ran:
+        print_log(
+            f"{type(module).__name__}: {path} was not called in a trial run of the "
+            f"network, so the {cls.__name__} after it would not run either; name a "
+            "module that is called.",
+            logger="current",
+            level=logging.WARNING,
+        )
+    if outputs and not _is_told_by_layers(host):
+        _check_outputs(cls, path, outputs, segments, cfg)
     if "in_channels" not in cfg:
         cfg["in_channels"] = _output_channels(path, layers)
     with _naming_unknown_arguments(cls, cfg):

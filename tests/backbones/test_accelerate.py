@@ -10,7 +10,12 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from polynl_mm import NonLocalBlock2d, NonLocalBlock3d, accelerate_non_local
+from polynl_mm import (
+    NonLocalBlock2d,
+    NonLocalBlock3d,
+    accelerate_non_local,
+    insert_plugins,
+)
 
 # MMAction2's own non-local configs.
 CONFIGS = [
@@ -84,6 +89,32 @@ def test_copies_and_state_dicts_go_on_working():
     copied = copy.deepcopy(model)
     x = torch.randn(1, 3, 2, 4, 4)
     assert torch.equal(copied(x), model(x))
+
+
+def test_hooks_of_a_block_stay_and_so_does_a_plugin_after_it():
+    model = wake(Network())
+    insert_plugins(model, dict(cfg=dict(type="PolyNL2d"), at=["second"]))
+    calls = []
+    handles = [
+        getattr(model.first[1], f"register_{kind}_hook")(
+            lambda *_, kind=kind: calls.append(kind)
+        )
+        for kind in ("forward_pre", "forward", "full_backward_pre", "full_backward")
+    ]
+    model.second.poly_nl.register_forward_hook(lambda *_: calls.append("plugin"))
+    assert accelerate_non_local(model) == 2
+    model(torch.randn(1, 3, 2, 4, 4)).sum().backward()
+    assert calls == [
+        "forward_pre",
+        "forward",
+        "plugin",
+        "full_backward_pre",
+        "full_backward",
+    ]
+    for handle in handles:
+        handle.remove()
+    model(torch.randn(1, 3, 2, 4, 4))
+    assert calls[5:] == ["plugin"]
 
 
 def test_models_without_blocks_and_bare_blocks():

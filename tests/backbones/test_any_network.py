@@ -1,7 +1,11 @@
 """Networks of other structures: what is logged as inserted runs, or is refused."""
 
+import logging
+
 import pytest
 import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from polynl_mm import PolyNL3d, insert_plugins
@@ -128,10 +132,54 @@ def test_dry_run_leaves_the_network_and_the_random_state_alone():
     net = network(Residual()).train()
     weights = {key: value.clone() for key, value in net.state_dict().items()}
     state = torch.get_rng_state()
-    outputs = observe_outputs(net, "1")
-    assert len(outputs) == 2 and all(output.is_meta for output in outputs)
+    seen = observe_outputs(net, ["1"])
+    outputs = seen.outputs["1"]
+    assert seen.ran and len(outputs) == 2 and all(output.is_meta for output in outputs)
     assert {output.shape[1] for output in outputs} == {8}
     assert torch.equal(torch.get_rng_state(), state) and net.training
     for key, value in net.state_dict().items():
         assert torch.equal(value, weights[key])
     assert not any(module._forward_hooks for module in net.modules())
+
+
+class Uncalled(nn.Module):
+    """Runs what is in its block, and never the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Module()
+        self.block.conv1, self.block.conv2 = conv(8, 8), conv(8, 8)
+
+    def forward(self, x):
+        return self.block.conv2(self.block.conv1(x))
+
+
+def test_a_module_that_is_never_called_is_named(caplog, monkeypatch):
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    logger.addHandler(caplog.handler)
+    try:
+        for path in ("1.block", "1.block.conv2"):
+            plugin = dict(cfg=dict(type="PolyNL3d"), at=[path])
+            insert_plugins(network(Uncalled()), plugin)
+    finally:
+        logger.removeHandler(caplog.handler)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    (warning,) = warnings
+    assert "1.block was not called in a trial run" in warning
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_frames_of_a_trial_run_make_whole_clips(dims):
+    """TANet takes the frames of clips, four each, and no two frames."""
+    arguments = dict(depth=50, num_segments=4, pretrained=None, tam_cfg=dict())
+    entry = dict(cfg=dict(type=f"PolyNL{dims}d"), stages=(False, True, False, False))
+    segments = dict(num_segments=4) if dims == 3 else {}
+    init_default_scope("mmaction")
+    from mmaction.registry import MODELS
+
+    plugins = dict(entry, **segments)
+    model = dict(type="WithPlugins", of="TANet", plugins=plugins, **arguments)
+    net = MODELS.build(model)
+    assert net.layer2[0].poly_nl.in_channels == 512
+    assert net(torch.randn(4, 3, 32, 32)).shape == (4, 2048, 1, 1)
