@@ -1,7 +1,8 @@
 """Files appear whole or not at all: written under another name, then renamed.
 
 What keeps a file from being written (a folder in its place, no permission, a full disk)
-is said in one sentence; :func:`expect_outputs` says it before the work begins.
+is said in one sentence; :func:`expect_outputs` says it before the work begins, and
+keeps what is written apart from what is read.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ class UnwritableError(UserError, OSError):
 def expect_outputs(
     files: Mapping[str, str | os.PathLike | None] | None = None,
     folders: Mapping[str, str | os.PathLike | None] | None = None,
+    inputs: Mapping[str, str | os.PathLike | Iterable[str] | None] | None = None,
 ) -> None:
-    """Check, before long work begins, that its results can be written.
+    """Check, before long work begins, that its results can be written, each for itself.
 
     Nothing is made. A disk may still be full in the end.
 
@@ -47,19 +49,39 @@ def expect_outputs(
             it, each file to write; None where the option is not given.
         folders (Mapping[str, str | os.PathLike | None] | None): So, too, each folder
             to write files to.
+        inputs (Mapping[str, str | os.PathLike | Iterable[str] | None] | None): So,
+            too, each file that is read, or several.
 
     Raises:
-        UnwritableError: If one cannot be written.
+        UnwritableError: If one cannot be written, or is an input or another output.
     """
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) != 0:
         return  # the first process writes, and stands for all of them
+    for option, folder in (folders or {}).items():
+        if folder is not None:
+            _expect_folder(Path(folder), f"{option} {folder}")
     for option, file in (files or {}).items():
         if file is not None:
             _expect_file(Path(file), f"{option} {file}")
             _expect_folder(Path(file).parent, f"{option} {file}")
-    for option, folder in (folders or {}).items():
-        if folder is not None:
-            _expect_folder(Path(folder), f"{option} {folder}")
+    _expect_apart(files or {}, inputs or {})
+
+
+def place_of(path: str | os.PathLike) -> tuple[int, int] | str:
+    """Return what all names of a file have in common, be they links or hard links.
+
+    Args:
+        path (str | os.PathLike): A file, or where one is to be.
+
+    Returns:
+        tuple[int, int] | str: Its disk and number there; its real path if it is not
+        there. That changes when it is written.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
@@ -172,6 +194,32 @@ def _expect_folder(folder: Path, named: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         raise _unwritable(named, reason)
+
+
+def _expect_apart(
+    files: Mapping[str, str | os.PathLike | None],
+    inputs: Mapping[str, str | os.PathLike | Iterable[str] | None],
+) -> None:
+    """Refuse to write over what is read, or twice to one file."""
+    read, written = {}, {}
+    for name, given in inputs.items():
+        paths = [given] if isinstance(given, str | os.PathLike) else given or ()
+        read |= {place_of(path): f"{name} {path}" for path in paths}
+    for option, file in files.items():
+        if file is None:
+            continue
+        place = place_of(file)
+        if place in read:
+            raise UnwritableError(
+                f"{option} {file} is the file of {read[place]}, which would be "
+                "overwritten; give another path."
+            )
+        if place in written:
+            raise UnwritableError(
+                f"{option} {file} is the file of {written[place]}, too; give each "
+                "a path of its own."
+            )
+        written[place] = option
 
 
 def _make_folder(target: Path) -> None:

@@ -83,6 +83,29 @@ def test_outputs_are_expected_without_making_anything(tmp_path, monkeypatch):
             expect_outputs(*options)
 
 
+def test_outputs_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept, new = tmp_path / "real" / "kept", tmp_path / "real" / "new"
+    kept.parent.mkdir()
+    kept.write_text("kept")
+    Path("folder").symlink_to("real")
+    Path("soft").symlink_to(kept)
+    Path("dangling").symlink_to(new)
+    os.link(kept, "hard")
+    names = ["real/kept", "./real/../real/kept", "folder/kept", "soft", "hard"]
+    for name in names:
+        for given in (kept, ["other", str(kept)]):
+            with pytest.raises(
+                UnwritableError, match=r"^--out .* is the file of VIDEO"
+            ):
+                expect_outputs({"--out": name}, inputs={"VIDEO": given})
+    for name in ("real/new", "folder/new", "dangling"):
+        with pytest.raises(UnwritableError, match=r"is the file of --out, too; give"):
+            expect_outputs({"--out": new, "--json": name})
+    inputs = {"VIDEO": [str(kept)], "--labels": None, "config": "mmaction::a/b.py"}
+    expect_outputs({"--out": "kept", "--json": new, "--csv": None}, inputs=inputs)
+
+
 def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full_disk)
     target = tmp_path / "config.py"

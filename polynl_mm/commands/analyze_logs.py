@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         )
 
         if args.task == "plot_curve":
-            expect_outputs({"--out": args.out})
+            expect_outputs({"--out": args.out}, inputs={"RUN": args.runs})
         titles = args.legend or args.runs
         logs = [
             read_training(run, title)

@@ -134,8 +134,11 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"--out takes a .json file, not {args.out}.")
         if args.page:
             check_page(args.page)
+        page = args.page or args.out.with_suffix(".md")
         if args.configs:
-            expect_outputs({"--out": str(args.out)})
+            expect_outputs(
+                {"--out": args.out, "the page": page}, inputs={"CONFIG": args.configs}
+            )
             results = measure(args)
         elif args.page:
             results = parse_json(read_text(args.out, "file of results"), str(args.out))
@@ -144,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         tables = format_networks(results)
         print(tables)
         if args.page:
-            write_table(tables, args.page)
+            write_table(tables, page)
             return
-        with renamed_when_complete(args.out.with_suffix(".md")) as partial:
+        with renamed_when_complete(page) as partial:
             partial.write_text(tables + "\n", encoding="utf-8")

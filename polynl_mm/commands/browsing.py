@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     Args:
         args (argparse.Namespace): The command line of the tool.
     """
-    expect_outputs({"--out": args.out})
+    expect_outputs({"--out": args.out}, inputs={"config": args.config})
     check_counts(args, ("number", "frames", "views"))
     if not args.out.lower().endswith((".png", ".pdf", ".svg")):
         raise UserError(f"--out takes a .png, .pdf or .svg file, not {args.out}.")

@@ -83,8 +83,16 @@ def run(args: argparse.Namespace) -> None:
     Args:
         args (argparse.Namespace): The command line of the tool.
     """
-    expect_outputs(folders={"--out": args.out})
     plugins = {text.strip(): parse_plugin(text) for text in args.plugins}
+    files = {
+        name: args.out / "configs" / f"{file_name(name)}.py"
+        for name in (NONE, *plugins)
+    }
+    expect_outputs(
+        {f"the {file.name} of --out": file for file in files.values()},
+        {"--out": args.out},
+        {"config": args.config},
+    )
     require_mmaction2()
     torch.set_num_threads(args.threads or torch.get_num_threads())
     args.device = args.device or get_device()
@@ -110,7 +118,6 @@ def run(args: argparse.Namespace) -> None:
     budget = f", {args.memory_budget}" if args.memory_budget else ""
     draw_choices(choices, args.out / "comparison.png", f"{stem}\n{shape}{budget}")
     for name, config in configs.items():
-        file = args.out / "configs" / f"{file_name(name)}.py"
-        with renamed_when_complete(file) as partial:
+        with renamed_when_complete(files[name]) as partial:
             config.dump(partial)
     print(f"In {args.out}: comparison.csv, comparison.png, and a config of each.")

@@ -103,7 +103,10 @@ def main(argv: list[str] | None = None) -> None:
         from polynl_mm.analysis.accuracy.confusion_picture import draw_confusions
         from polynl_mm.analysis.accuracy.dumped_results import read_results
 
-        expect_outputs({"--out": args.out, "--json": args.json})
+        expect_outputs(
+            {"--out": args.out, "--json": args.json},
+            inputs={"results": args.results, "--labels": args.labels},
+        )
         require_mmaction2()
         results = read_results(args.results)
         check_options(args, results.num_classes)

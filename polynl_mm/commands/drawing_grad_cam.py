@@ -48,14 +48,14 @@ def show(shown: ShownClip, path: str) -> list[str]:
     values = values[0] if values.ndim == 4 else values
     name = shown.name_of(seen.label)
     band = Band(f"for {name}", "Grad-CAM", values, False)
-    base = f"{shown.stem}_grad_cam"
+    files = shown.files
     title = f"{Path(clip.video).name}: Grad-CAM of {path}"
-    draw_strip(clip, [band], f"{base}.png", title=title)
-    write_film(clip, band, f"{base}.mp4")
-    with renamed_when_complete(f"{base}.npz") as partial:
+    draw_strip(clip, [band], files["png"], title=title)
+    write_film(clip, band, files["mp4"])
+    with renamed_when_complete(files["npz"]) as partial:
         np.savez_compressed(partial, grad_cam=values, label=seen.label)
     print(f"{path}: {name} has the score {seen.scores[seen.label]:.3g}.", flush=True)
-    return [f"{base}.{suffix}" for suffix in ("png", "mp4", "npz")]
+    return [str(file) for file in files.values()]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,6 +64,6 @@ def run(args: argparse.Namespace) -> None:
     Args:
         args (argparse.Namespace): The command line of the tool.
     """
-    shown = ShownClip(args)
+    shown = ShownClip(args, "grad_cam")
     check_module(shown, args.module)
     print(f"Written: {', '.join(show(shown, args.module))}")

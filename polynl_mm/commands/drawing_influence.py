@@ -91,10 +91,10 @@ def show(shown: ShownClip, path: str, at: str | None) -> list[str]:
         f"{Path(clip.video).name}: what each position contributes to the marked one, "
         f"{kind} at {path}"
     )
-    base = f"{shown.stem}_influence"
-    draw_strip(clip, bands, f"{base}.png", title=title, mark=mark)
-    write_film(clip, bands[0], f"{base}.mp4", mark)
-    with renamed_when_complete(f"{base}.npz") as partial:
+    files = shown.files
+    draw_strip(clip, bands, files["png"], title=title, mark=mark)
+    write_film(clip, bands[0], files["mp4"], mark)
+    with renamed_when_complete(files["npz"]) as partial:
         np.savez_compressed(partial, at=feature, label=seen.label, **maps)
     time = clip.seconds[mark[0]]
     print(
@@ -103,7 +103,7 @@ def show(shown: ShownClip, path: str, at: str | None) -> list[str]:
         f"{seen.scores[seen.label]:.3g}.",
         flush=True,
     )
-    return [f"{base}.{suffix}" for suffix in ("png", "mp4", "npz")]
+    return [str(file) for file in files.values()]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -114,6 +114,6 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.at is not None:
         parse_place(args.at)
-    shown = ShownClip(args)
+    shown = ShownClip(args, "influence")
     written = show(shown, choose_plugin(shown.model, args.plugin), args.at)
     print(f"Written: {', '.join(written)}")

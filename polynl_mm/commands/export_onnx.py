@@ -62,7 +62,10 @@ def main(argv: list[str] | None = None) -> None:
         from polynl_mm.recognizers.configs import load_config
         from polynl_mm.stack.safe_checkpoints import check_exists, trust_checkpoints
 
-        expect_outputs({"--out": args.out})
+        expect_outputs(
+            {"--out": args.out},
+            inputs={"config": args.config, "checkpoint": args.checkpoint},
+        )
         require_mmaction2()
         require_packages()
         if not args.out.endswith(".onnx"):

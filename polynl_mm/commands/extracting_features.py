@@ -20,7 +20,12 @@ from polynl_mm.atomic_files import (
     renamed_when_complete,
     write_json,
 )
-from polynl_mm.datasets.preparation.listed_videos import ListedVideo, read_video_list
+from polynl_mm.commands.result_names import read_record
+from polynl_mm.datasets.preparation.listed_videos import (
+    SCORES,
+    ListedVideo,
+    read_video_list,
+)
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.devices import chosen_device
 from polynl_mm.recognizers.frames_in_order import FramesInOrder
@@ -60,6 +65,23 @@ class Tally:
         self.bad += other.bad
 
 
+def files_of(video: ListedVideo, args: argparse.Namespace) -> dict[str, Path]:
+    """Return the files that are written for a video.
+
+    Args:
+        video (ListedVideo): The video.
+        args (argparse.Namespace): From :func:`parse_args`.
+
+    Returns:
+        dict[str, Path]: Its features, its scores if they are wanted, its record.
+    """
+    stem = f"{Path(args.out_dir, video.name)}"
+    files = {"features": Path(f"{stem}.npy"), "record": Path(f"{stem}.json")}
+    if args.scores:
+        files["scores"] = Path(f"{stem}{SCORES}.npy")
+    return files
+
+
 class Extractor:
     """Writes the features of videos.
 
@@ -70,7 +92,6 @@ class Extractor:
 
     def __init__(self, predictor: Predictor, args: argparse.Namespace):
         self.predictor, self.args = predictor, args
-        self.out = Path(args.out_dir)
         self.sampler = WindowSampler(predictor.steps)
         self.features = PooledFeatures(predictor.model, args.module)
         # What a file that is there already must have been made with.
@@ -90,16 +111,12 @@ class Extractor:
             video (ListedVideo): The video.
 
         Raises:
-            UserError: If they were made in another way.
+            UserError: If they were made in another way, or are those of another video.
         """
-        record, arrays = self._record(video), [self._array(video, "")]
-        if self.args.scores:
-            arrays.append(self._array(video, "_scores"))
-        if not record.is_file() or not all(array.is_file() for array in arrays):
-            return False
-        try:
-            known = json.loads(record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        files = files_of(video, self.args)
+        record = files["record"]
+        known = read_record(record, video.path)
+        if known is None or not all(file.is_file() for file in files.values()):
             return False
         other = [k for k, v in self.settings.items() if known.get(k) != v]
         if other:
@@ -131,19 +148,14 @@ class Extractor:
             rows.append(self.features.vector().numpy())
             starts.append(round(window.start, 6))
             ends.append(round(window.end, 6))
-        self._save(self._array(video, ""), np.stack(rows))  # (windows, C)
+        files = files_of(video, self.args)
+        self._save(files["features"], np.stack(rows))  # (windows, C)
         if self.args.scores:
-            self._save(self._array(video, "_scores"), np.stack(scores))
+            self._save(files["scores"], np.stack(scores))
         record = {"video": video.path, "note": frames.note(), **self.settings}
         record |= {"shape": [len(rows), len(rows[0])], "start": starts, "end": ends}
-        write_json(self._record(video), record)  # last: it says that all is there
+        write_json(files["record"], record)  # last: it says that all is there
         return frames.note()
-
-    def _array(self, video: ListedVideo, kind: str) -> Path:
-        return self.out / f"{video.name}{kind}.npy"
-
-    def _record(self, video: ListedVideo) -> Path:
-        return self.out / f"{video.name}.json"
 
     @staticmethod
     def _save(target: Path, array: np.ndarray) -> None:
@@ -195,9 +207,23 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} is seconds, more than 0, not {value}.")
     if not args.delimiter:
         raise UserError("--delimiter is at least one character, such as ';'.")
-    expect_outputs({}, {"--out-dir": args.out_dir})
+    expect_outputs(folders={"--out-dir": args.out_dir})
     folder = args.data_prefix or str(Path(args.list).parent)
     videos = read_video_list(args.list, folder, args.delimiter)
+    expect_outputs(
+        {
+            f"the {kind} of {video.path} in --out-dir,": file
+            for video in videos
+            for kind, file in files_of(video, args).items()
+            if file.exists()  # else it is no input either
+        },
+        inputs={
+            "config": args.config,
+            "checkpoint": args.checkpoint,
+            "LIST": args.list,
+            "VIDEO": [video.path for video in videos],
+        },
+    )
     require_mmaction2()
     if args.trust_checkpoint:
         trust_checkpoints()

@@ -42,7 +42,7 @@ def draw_looks(run: Run, video: str) -> bytes | None:
         )
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                shown = ShownClip(args)
+                shown = ShownClip(args, "influence")
                 if not find_plugins(shown.model):
                     return None
                 files = show(shown, choose_plugin(shown.model, None), None)

@@ -67,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from polynl_mm.experiments.page_tables import check_page, write_table
         from polynl_mm.recognizers.configs import load_config
 
-        expect_outputs(folders={"--out": args.out})
+        written = args.out / "clip_parallel.json"
+        expect_outputs(
+            {f"the {written.name} of --out": written, "--page": args.page},
+            {"--out": args.out},
+            {"config": args.config},
+        )
         if args.page:
             check_page(args.page, "clip-parallel")
         require_mmaction2()
@@ -80,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = format_table(alone, ranks)
         print(table)
         write_json(
-            args.out / "clip_parallel.json",
+            written,
             {
                 "config": args.config,
                 "setting": asdict(setting),

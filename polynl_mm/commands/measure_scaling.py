@@ -77,7 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         from polynl_mm.recognizers.configs import load_config
 
-        expect_outputs(folders={"--out": args.out})
+        written = args.out / "scaling.json"
+        expect_outputs(
+            {f"the {written.name} of --out": written},
+            {"--out": args.out},
+            {"config": args.config},
+        )
         require_mmaction2()
         cfg = load_config(args.config, args.cfg_options)
         setting = read_setting(cfg, args)
@@ -86,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(format_table(rows))
         print(f"Gradients averaged in each step: {gradients / 1e6:.1f} MB")
         write_json(
-            args.out / "scaling.json",
+            written,
             {
                 "config": args.config,
                 "setting": asdict(setting),

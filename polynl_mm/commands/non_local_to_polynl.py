@@ -55,7 +55,10 @@ def main(argv: list[str] | None = None) -> None:
         from polynl_mm.recognizers.state_dicts import read_state_dict, write_checkpoint
         from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 
-        expect_outputs({"target": args.target})
+        expect_outputs(
+            {"target": args.target},
+            inputs={"source": args.source, "--config": args.config},
+        )
         check_config_options(args)
         if args.trust_checkpoint:
             trust_checkpoints()

@@ -85,7 +85,10 @@ def main(argv: list[str] | None = None) -> None:
         )
         from polynl_mm.analysis.accuracy.dumped_results import read_results
 
-        expect_outputs({"--out": args.out})
+        expect_outputs(
+            {"--out": args.out},
+            inputs={"results": args.results, "--labels": args.labels},
+        )
         require_mmaction2()
         results = read_results(args.results)
         labels = read_class_names(args.labels) if args.labels else None

@@ -3,8 +3,10 @@
 import argparse
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.commands.result_names import annotated_copies
 from polynl_mm.recognizers.annotated_videos import write_annotated
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.recognizers.configs import load_config
@@ -18,28 +20,30 @@ from polynl_mm.user_errors import UserError
 
 
 def predict_all(
-    predictor: Predictor | WholeVideoReader, args: argparse.Namespace
+    predictor: Predictor | WholeVideoReader,
+    args: argparse.Namespace,
+    copies: list[Path | None],
 ) -> list[dict]:
     """Predict every video, whatever befalls the others, and print the results.
 
     Args:
         predictor (Predictor | WholeVideoReader): The recognizer.
         args (argparse.Namespace): From :func:`parse_args`.
+        copies (list[Path | None]): Where the annotated copy of each goes, if anywhere.
 
     Returns:
         list[dict]: One record per video, with ``error`` where it failed.
     """
-    records, copies = [], []
-    for video in args.videos:
+    records = []
+    for video, copy in zip(args.videos, copies, strict=True):
         try:
             prediction = predictor.predict(video, args.top_k)
             print("\n".join([f"{video}:", *prediction.lines()]), flush=True)
             if prediction.note:
                 print(f"  ({prediction.note})", flush=True)
             record = asdict(prediction)
-            if args.out_dir:
-                copy = write_annotated(video, prediction, args.out_dir, copies)
-                copies.append(copy)
+            if copy is not None:
+                write_annotated(video, prediction, copy)
                 print(f"  annotated copy: {copy}", flush=True)
                 record["annotated"] = str(copy)
         except UserError as error:
@@ -63,7 +67,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             "--stride and --part-frames are of --whole-video; give that, too."
         )
-    expect_outputs({"--json": args.json}, {"--out-dir": args.out_dir})
+    others = {"config": args.config, "checkpoint": args.checkpoint}
+    others |= {"--labels": args.labels}
+    inputs = {"VIDEO": args.videos, **others}
+    expect_outputs({"--json": args.json}, {"--out-dir": args.out_dir}, inputs)
+    copies = [None] * len(args.videos)
+    if args.out_dir:
+        kept = (*others.values(), args.json)
+        copies = annotated_copies(args.videos, args.out_dir, kept)
     require_mmaction2()
     if args.trust_checkpoint:
         trust_checkpoints()
@@ -79,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         predictor = WholeVideoReader(
             predictor, args.stride or 1, args.part_frames or PART_FRAMES
         )
-    records = predict_all(predictor, args)
+    records = predict_all(predictor, args, copies)
     if args.json:
         write_json(args.json, records)
     return int(any("error" in record for record in records))

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from polynl_mm.atomic_files import expect_outputs, write_json
+from polynl_mm.commands.result_names import read_record, result_stem
 from polynl_mm.recognizers.annotated_videos import write_annotated_over_time
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.recognizers.configs import load_config
@@ -69,17 +70,13 @@ def run(args: argparse.Namespace) -> None:
     for name, value in (("window", args.window), ("step", step)):
         if not (math.isfinite(value) and value > 0):
             raise UserError(f"--{name} is seconds, more than 0, not {value}.")
-    stem = Path(args.out_dir) / f"{Path(args.video).stem}_timeline"
-    outputs = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in KINDS}
-    expect_outputs(
-        {"--annotated-video": args.annotated_video, **_named(outputs)},
-        {"--out-dir": args.out_dir},
-    )
+    outputs = _outputs(args)
     if args.annotated_video and not args.annotated_video.endswith(".mp4"):
         raise UserError(
             f"--annotated-video takes an .mp4 file, not {args.annotated_video}."
         )
     check_video(args.video)
+    read_record(outputs["json"], args.video)  # which may be that of another one
     require_mmaction2()
     if args.trust_checkpoint:
         trust_checkpoints()
@@ -113,5 +110,19 @@ def run(args: argparse.Namespace) -> None:
         print(f"Warning: {timeline.note}", file=sys.stderr, flush=True)
 
 
-def _named(outputs: dict[str, Path]) -> dict[str, str]:
-    return {f"the {kind} of --out-dir": str(path) for kind, path in outputs.items()}
+def _outputs(args: argparse.Namespace) -> dict[str, Path]:
+    """Return where the timeline goes, once it is known that it and the copy can be."""
+    stem = f"{result_stem(args.video)}_timeline"
+    outputs = {kind: Path(args.out_dir, f"{stem}.{kind}") for kind in KINDS}
+    named = {f"the {kind} of --out-dir": path for kind, path in outputs.items()}
+    expect_outputs(
+        {"--annotated-video": args.annotated_video, **named},
+        {"--out-dir": args.out_dir},
+        {
+            "VIDEO": args.video,
+            "config": args.config,
+            "checkpoint": args.checkpoint,
+            "--labels": args.labels,
+        },
+    )
+    return outputs

@@ -62,7 +62,14 @@ def main(argv: list[str] | None = None) -> None:
         from polynl_mm.recognizers.state_dicts import write_checkpoint
         from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 
-        expect_outputs({"target": args.target, "--model-config": args.model_config})
+        expect_outputs(
+            {"target": args.target, "--model-config": args.model_config},
+            inputs={
+                "source": args.source,
+                "--yaml": args.yaml,
+                "--config": args.config,
+            },
+        )
         require_mmaction2()
         check_config_options(args)
         if args.trust_checkpoint:

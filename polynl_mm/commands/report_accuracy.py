@@ -91,7 +91,10 @@ def main(argv: list[str] | None = None) -> None:
         )
         from polynl_mm.analysis.accuracy.dumped_results import read_results
 
-        expect_outputs({"--dump": args.dump, "--metrics": args.metrics})
+        expect_outputs(
+            {"--dump": args.dump, "--metrics": args.metrics},
+            inputs={"--preds": args.preds},
+        )
         require_mmaction2()
         if args.dump and Path(args.dump).suffix not in (".pkl", ".pickle"):
             raise UserError(f"--dump takes a .pkl file, not {args.dump}.")

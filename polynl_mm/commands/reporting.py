@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
             "Reports need Bokeh, which is not installed: pip install -e "
             '".[report]", or pip install "bokeh>=3.7".'
         )
-    expect_outputs({"--out": args.out})
+    expect_outputs({"--out": args.out}, inputs={"--labels": args.labels})
     if not args.out.lower().endswith((".html", ".htm")):
         raise UserError(f"--out takes an .html file, not {args.out}.")
     for name in ("confused", "rounds"):

@@ -7,6 +7,7 @@ import numpy as np
 
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.backbones.accelerate import REPLACEMENTS, accelerate_non_local
+from polynl_mm.commands.result_names import result_stem
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.devices import chosen_device
 from polynl_mm.recognizers.evaluation_pipelines import find_single_view_pipeline
@@ -23,13 +24,25 @@ class ShownClip:
 
     Args:
         args (argparse.Namespace): With the options of :mod:`clip_options`.
+        kind (str): What is drawn, as the names of the files say it.
 
     Raises:
         UserError: If one of them cannot be had.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        expect_outputs(folders={"--out": args.out})
+    def __init__(self, args: argparse.Namespace, kind: str) -> None:
+        stem = f"{result_stem(args.video)}_{kind}"
+        self.files = {s: Path(args.out, f"{stem}.{s}") for s in ("png", "mp4", "npz")}
+        expect_outputs(
+            {f"the {suffix} of --out": file for suffix, file in self.files.items()},
+            {"--out": args.out},
+            {
+                "video": args.video,
+                "config": args.config,
+                "checkpoint": args.checkpoint,
+                "--labels": args.labels,
+            },
+        )
         require_mmaction2()
         if args.trust_checkpoint:
             trust_checkpoints()
@@ -50,7 +63,6 @@ class ShownClip:
         self.clip: TracedClip = trace_clip(args.video, pipeline, args.config)
         if self.clip.note:
             print(f"({self.clip.note})", flush=True)
-        self.stem = Path(args.out) / Path(args.video).stem
 
     def _find_class(self, label: str | None) -> int | None:
         count = getattr(getattr(self.model, "cls_head", None), "num_classes", None)

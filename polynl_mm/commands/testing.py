@@ -6,7 +6,7 @@ from mmengine.dist import is_main_process
 
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.clip_parallel.runs import ranks_of, sample_by_groups, shared_clips
-from polynl_mm.datasets.annotations import check_datasets
+from polynl_mm.datasets.annotations import annotation_files, check_datasets
 from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
 from polynl_mm.recognizers.config_values import check_values
 from polynl_mm.recognizers.configs import (
@@ -44,6 +44,11 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
     expect_outputs(
         {"--metrics": args.metrics, "--dump": args.dump},
         {"--work-dir": cfg.work_dir, "--show-dir": args.show_dir},
+        {
+            "config": args.config,
+            "checkpoint": args.checkpoint,
+            "ann_file": annotation_files(cfg, "test"),
+        },
     )
     if args.show or args.show_dir is not None:
         _draw_pictures(cfg, args)

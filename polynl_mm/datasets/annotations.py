@@ -6,6 +6,7 @@ an error that names neither the file nor the line.
 
 import os
 import os.path as osp
+from collections.abc import Iterator
 from pathlib import Path
 
 from polynl_mm.text_files import read_text
@@ -29,15 +30,25 @@ def check_datasets(cfg, splits: tuple[str, ...]) -> None:
     num_classes = _num_classes(cfg)
     for split in splits:
         survives = _survives_bad_videos(cfg, split)
-        loader = cfg.get(f"{split}_dataloader")
-        for loader_part in loader if isinstance(loader, (list, tuple)) else [loader]:
-            if loader_part and loader_part.get("dataset"):
-                _check_dataset(
-                    loader_part["dataset"],
-                    f"{split}_dataloader",
-                    num_classes,
-                    survives,
-                )
+        for dataset in _datasets(cfg, split):
+            _check_dataset(dataset, f"{split}_dataloader", num_classes, survives)
+
+
+def annotation_files(cfg, split: str) -> list[str]:
+    """Return the annotation files that a config's dataloader reads.
+
+    Args:
+        cfg (mmengine.Config): The config of a run.
+        split (str): ``"train"``, ``"val"`` or ``"test"``.
+
+    Returns:
+        list[str]: Their paths.
+    """
+    return [
+        _join(dataset.get("data_root"), dataset["ann_file"])
+        for dataset in _datasets(cfg, split)
+        if dataset.get("ann_file")
+    ]
 
 
 def check_annotation_line(
@@ -110,14 +121,26 @@ def _survives_bad_videos(cfg, split: str) -> bool:
     return False
 
 
-def _check_dataset(
-    dataset: dict, where: str, num_classes: int | None, survives: bool
-) -> None:
+def _datasets(cfg, split: str) -> Iterator[dict]:
+    """Yield the datasets of a dataloader, those that are wrapped before the wrapper."""
+    loader = cfg.get(f"{split}_dataloader")
+    for part in loader if isinstance(loader, (list, tuple)) else [loader]:
+        if part and part.get("dataset"):
+            yield from _unwrapped(part["dataset"])
+
+
+def _unwrapped(dataset: dict) -> Iterator[dict]:
     for key in WRAPPER_KEYS:
         inner = dataset.get(key)
         for part in inner if isinstance(inner, (list, tuple)) else [inner]:
             if isinstance(part, dict):
-                _check_dataset(part, where, num_classes, survives)
+                yield from _unwrapped(part)
+    yield dataset
+
+
+def _check_dataset(
+    dataset: dict, where: str, num_classes: int | None, survives: bool
+) -> None:
     ann_file = dataset.get("ann_file")
     if not ann_file or not _is_local(dataset, ann_file):
         return

@@ -6,6 +6,7 @@ run, which are twice the size of the weights and of no use to others.
 
 import datetime
 import hashlib
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def publish(
     bare = "state_dict" not in loaded
     left_out = [] if bare else sorted(set(loaded) - {"state_dict", "meta"})
     date = date or datetime.date.today()
-    unnamed = target_path.with_name(f"{target_path.stem}_unnamed.pth")
+    unnamed = target_path.with_name(f"{target_path.stem}_{secrets.token_hex(8)}.pth")
     write_checkpoint(unnamed, weights, meta=meta)
     try:
         digest = hashlib.sha256(unnamed.read_bytes()).hexdigest()

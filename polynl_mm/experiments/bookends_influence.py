@@ -60,8 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         from polynl_mm.stack import require_mmaction2
 
+        record_file = args.work_dir / "influence.json"
+        expect_outputs(
+            {"--page": args.page, "the influence.json of --work-dir": record_file},
+            {"--work-dir": args.work_dir},
+        )
         check_page(args.page, TABLE)
-        expect_outputs(folders={"--work-dir": args.work_dir})
         if args.clips < 1:
             raise UserError(f"--clips is a whole number from 1, not {args.clips}.")
         checkpoints = find_checkpoints(args.work_dir)
@@ -81,7 +85,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = format_results(results)
         write_table(table, args.page, TABLE)
         record = {BLOCKS[block]: runs for block, runs in results.items()}
-        write_json(
-            args.work_dir / "influence.json", dict(clips=len(clips), blocks=record)
-        )
-        print(f"{table}\n\nWritten to {args.page} and {args.work_dir}/influence.json.")
+        write_json(record_file, dict(clips=len(clips), blocks=record))
+        print(f"{table}\n\nWritten to {args.page} and {record_file}.")

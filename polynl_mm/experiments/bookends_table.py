@@ -171,7 +171,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.results or ROOT / f"docs/results/bookends_level{args.level}.json"
     )
     with user_errors():
-        expect_outputs({"--results": results_file}, {"--work-dir": work_dir})
+        expect_outputs(
+            {"--results": results_file, "--page": args.page}, {"--work-dir": work_dir}
+        )
         for name in args.blocks or ():
             if name not in by_name:
                 raise UserError(

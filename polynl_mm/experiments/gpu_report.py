@@ -21,6 +21,7 @@ from polynl_mm.user_errors import UserError, user_errors
 # Seconds that each may take, beside what those before it left of theirs; together eight
 # minutes on a GPU. Without one, on a busy machine, only what hangs is to be ended.
 PARTS = {"machine": 25, "tests": 130, "benchmark": 95, "quickstart": 115, "models": 115}
+RESULTS = ("gpu.json", "gpu.md")
 FAST_PARTS = dict.fromkeys(PARTS, 600)
 
 
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors():
         if args.part:
             return _run_part(args)
-        expect_outputs(folders={"--out": args.out})
+        results = {f"the {name} of --out": args.out / name for name in RESULTS}
+        expect_outputs({**results, "--page": args.page}, {"--out": args.out})
         if args.page:
             check_page(args.page, "gpu")
         if args.device == "cuda":

@@ -233,7 +233,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    expect_outputs({"--results": args.results}, {"--work-dir": args.work_dir})
+    expect_outputs(
+        {"--results": args.results, "--page": args.page}, {"--work-dir": args.work_dir}
+    )
     if args.jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {args.jobs}.")
     for title in args.blocks or ():

@@ -1,6 +1,6 @@
 """Copies of videos with predictions drawn on their frames."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,30 +16,17 @@ from polynl_mm.user_errors import UserError
 ROUND = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
-def write_annotated(
-    video: str, prediction: Prediction, folder: str, taken: Collection[Path] = ()
-) -> Path:
+def write_annotated(video: str, prediction: Prediction, target: Path) -> None:
     """Write a copy of a video with the predicted classes drawn on it.
 
     Args:
         video (str): The file.
         prediction (Prediction): What to draw.
-        folder (str): Where the copy goes, as ``NAME_predicted.mp4``.
-        taken (Collection[Path]): Copies not to write over, those of other videos of
-            the same name; the copy is then ``NAME_predicted_2.mp4`` and so on.
-
-    Returns:
-        Path: The copy.
+        target (Path): The mp4 file to write.
 
     Raises:
         UserError: If no frame can be read, or no mp4 can be written.
     """
-    suffix = Path(video).suffix.lstrip(".")
-    stem = Path(video).stem + ("" if suffix == "mp4" else f"_{suffix}")
-    target, number = Path(folder) / f"{stem}_predicted.mp4", 1
-    while target in taken:
-        number += 1
-        target = target.with_name(f"{stem}_predicted_{number}.mp4")
     with capturing(video) as capture, renamed_when_complete(target) as partial:
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 0 < fps < 1000 else 25.0
@@ -58,7 +45,6 @@ def write_annotated(
         if writer is None:
             raise UnreadableVideoError(f"{video}: no frame can be read to annotate.")
         _check_whole(partial, target)
-    return target
 
 
 def open_writer(path: Path, fps: float, size: tuple) -> cv2.VideoWriter:

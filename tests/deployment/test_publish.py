@@ -54,6 +54,14 @@ def test_weights_and_meta_are_left(trained, tmp_path):
     ]
 
 
+def test_no_other_file_is_touched(trained, tmp_path):
+    names = ["model.pth", "model_unnamed.pth"]
+    for name in names:
+        (tmp_path / name).write_text("kept")
+    publish(trained, str(tmp_path / "model.pth"), date=DAY)
+    assert [(tmp_path / name).read_text() for name in names] == ["kept", "kept"]
+
+
 def test_hash_is_of_the_content_alone(trained, tmp_path):
     one, _ = publish(trained, str(tmp_path / "a.pth"), date=DAY)
     two, _ = publish(trained, str(tmp_path / "other.pth"), date=DAY)

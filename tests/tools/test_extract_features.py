@@ -109,6 +109,20 @@ def test_goes_on_and_does_not_mix(plain, listed, tool, tmp_path, capsys):
     assert "was made with step=1.0, not 0.25" in capsys.readouterr().err
 
 
+def test_features_of_another_video_are_kept(plain, listed, tool, tmp_path, capsys):
+    file, clips = listed
+    run(tool, plain, file, tmp_path / "out")
+    before = (tmp_path / "out" / "a.npy").read_bytes()
+    write_lossless(tmp_path / "a.mkv", clips["a"], fps=10)
+    (tmp_path / "list.txt").write_text("a.mkv 0\n")
+    with pytest.raises(SystemExit):
+        run(tool, plain, tmp_path / "list.txt", tmp_path / "out", "--scores")
+    assert f"a.json is the result of {file.parent / 'a.avi'}, not of " in (
+        capsys.readouterr().err
+    )
+    assert (tmp_path / "out" / "a.npy").read_bytes() == before
+
+
 def test_bad_videos_are_named_and_counted(plain, listed, tool, tmp_path, capsys):
     file, _ = listed
     text = tmp_path / "text.mp4"
@@ -153,6 +167,25 @@ def test_mistakes_are_said(plain, listed, tool, tmp_path, capsys, options, sente
     with pytest.raises(SystemExit):
         run(tool, plain, listed[0], tmp_path, *options)
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x.mp4", "x_scores.mp4"], ["x", "x_scores_mp4"]),
+        (["x_scores.mp4", "x.mp4"], ["x_scores_mp4", "x"]),
+        (["s/x.mp4", "x_scores.mp4"], ["s/x", "x_scores"]),
+        (["x.mp4", "x.avi", "x_mp4.mkv"], ["x_mp4", "x_avi", "x_mp4_2"]),
+        (["x.mp4", "../x.mp4", "/y/x.mp4"], ["x_mp4", "x_mp4_2", "x_mp4_3"]),
+        (["x.mp4", "x.avi", "x_mp4_scores.mp4"], ["x_mp4", "x_avi", "x_mp4_scores_2"]),
+    ],
+)
+def test_results_of_a_list_have_files_of_their_own(tmp_path, paths, names):
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    videos = read_video_list(tmp_path / "list.txt", tmp_path)
+    assert [video.name for video in videos] == names
+    files = [f"{name}{kind}" for name in names for kind in ("", "_scores")]
+    assert len(set(files)) == len(files)
 
 
 def test_list_of_any_form(tmp_path):

@@ -183,7 +183,7 @@ def test_work_dir_on_a_full_disk(tiny_config, tmp_path, fill, free, sentence):
 
 def test_annotated_copy_on_a_full_disk(tiny_dataset, fill):
     prediction = Prediction("a.mp4", [0], ["a"], [1.0])
-    folder = fill(4)
-    with pytest.raises(UserError, match=r"_predicted\.mp4 cannot be written"):
-        write_annotated(str(tiny_dataset / "videos" / "1.mp4"), prediction, folder)
+    video, folder = str(tiny_dataset / "videos" / "1.mp4"), fill(4)
+    with pytest.raises(UserError, match=r"copy\.mp4 cannot be written"):
+        write_annotated(video, prediction, folder / "copy.mp4")
     assert not list(folder.iterdir())

@@ -83,6 +83,19 @@ def test_videos_of_one_name_have_copies_of_their_own(
         assert names == ["x_predicted.mp4", "x_predicted_2.mp4"]
 
 
+def test_copy_of_one_video_is_not_written_over_another(
+    untrained, tool, tiny_dataset, tmp_path
+):
+    videos = [tmp_path / "a.mp4", tmp_path / "a_predicted.mp4"]
+    for index, video in enumerate(videos):
+        video.write_bytes((tiny_dataset / "videos" / f"{index}.mp4").read_bytes())
+    before = [video.read_bytes() for video in videos]
+    tool("predict").main([*untrained, *map(str, videos), "--out-dir", str(tmp_path)])
+    assert [video.read_bytes() for video in videos] == before
+    new = {path.name for path in tmp_path.glob("*.mp4")} - {v.name for v in videos}
+    assert new == {"a_predicted_2.mp4", "a_predicted_predicted.mp4"}
+
+
 def test_unreadable_videos_do_not_disturb_the_others(
     untrained, tool, tiny_dataset, tmp_path, capfd
 ):

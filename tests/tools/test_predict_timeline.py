@@ -13,6 +13,7 @@ from clips_over_time import (
     write_lossless,
 )
 
+from polynl_mm.commands.result_names import result_stem
 from polynl_mm.recognizers.frames_in_order import Frame, FramesInOrder
 from polynl_mm.recognizers.timelines import Timeline
 from polynl_mm.recognizers.windows import windows_of
@@ -31,7 +32,7 @@ def run(tool, untrained, video, out, *options):
     tool("predict_timeline").main(
         [*untrained, str(video), "--out-dir", str(out), "--device", "cpu", *options]
     )
-    return json.loads((out / f"{video.stem}_timeline.json").read_text())
+    return json.loads((out / f"{result_stem(str(video))}_timeline.json").read_text())
 
 
 def test_scores_are_those_of_test_on_the_same_frames(untrained, tool, tmp_path):
@@ -63,7 +64,7 @@ def test_csv_picture_and_annotated_copy(tiny_config, tool, tmp_path, capsys):
         "--labels", str(labels), "--annotated-video", str(copy), "--top-k", "1",
     )  # fmt: skip
     assert record["step"] == 0.5 and record["note"] == ""
-    with open(tmp_path / "out" / "a b_timeline.csv", newline="") as file:
+    with open(tmp_path / "out" / "a b_avi_timeline.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(record["windows"]) == 5
     for row, window in zip(rows, record["windows"], strict=True):
@@ -71,7 +72,7 @@ def test_csv_picture_and_annotated_copy(tiny_config, tool, tmp_path, capsys):
         scores = [float(row["a, b"]), float(row["rowing"])]
         assert scores == window["scores"]
         assert scores[record["labels"].index(row["best"])] == max(scores)
-    picture = cv2.imread(str(tmp_path / "out" / "a b_timeline.png"))
+    picture = cv2.imread(str(tmp_path / "out" / "a b_avi_timeline.png"))
     assert picture.shape[1] > 800 and np.ptp(picture) == 255
     copied = list(FramesInOrder(str(copy), "OpenCVInit"))
     assert len(copied) == 30
@@ -79,6 +80,25 @@ def test_csv_picture_and_annotated_copy(tiny_config, tool, tmp_path, capsys):
     text = np.abs(copied[9].image.astype(int) - plain[9].image).max(-1) > 70
     assert 0.01 < text.mean() < 0.7
     assert record["segments"][0]["label"] in capsys.readouterr().out
+
+
+def test_timeline_of_another_video_is_kept(tiny_config, tool, tmp_path, capsys):
+    config = tiny_config(tmp_path / "tiny.py")
+    untrained, out = (str(config), save_untrained(config)), tmp_path / "out"
+    videos = [tmp_path / name for name in ("x.mp4", "x.avi", "b/x.mp4")]
+    videos[-1].parent.mkdir()
+    for number, video in enumerate(videos):
+        write_lossless(video, noise(10, number), fps=10)
+    first = run(tool, untrained, videos[0], out, "--window", "1")
+    other = run(tool, untrained, videos[1], out, "--window", "1")
+    assert first["windows"] != other["windows"]
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(SystemExit):
+        run(tool, untrained, videos[2], out, "--window", "1")
+    assert f"x_timeline.json is the result of {videos[0]}" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    again = run(tool, untrained, videos[0], out, "--window", "0.5")  # its own
+    assert len(again["windows"]) > len(first["windows"]) and len(before) == 6
 
 
 UNEVEN = [0, 40, 80, 500, 540, 1000, 2000, 2033, 2066, 2300]

@@ -297,14 +297,15 @@ def check_list(
     report = Path(report or ann_file.with_name(f"{ann_file.stem}_bad.csv"))
     if min_frames < 1:
         raise UserError(f"--min-frames must be 1 or more, not {min_frames}.")
-    expect_outputs({"--out": out, "--report": report})
+    journal_file = out.with_name(f"{out.stem}.journal")
+    outputs = {"--out": out, "--report": report, "the journal of --out": journal_file}
+    expect_outputs(outputs, inputs={"ANN": ann_file})
     entries, delimiter = read_video_list(ann_file, delimiter)
-    if any(_same_file(target, ann_file) for target in (out, report)):
-        raise UserError(f"{ann_file} would be overwritten; give another --out.")
     if videos:
         check_folder(videos)
     files = {name: _locate(videos, name) for name, _ in entries}
-    with Journal(out.with_name(f"{out.stem}.journal"), restart) as journal:
+    expect_outputs(outputs, inputs={"a video of ANN": files.values()})
+    with Journal(journal_file, restart) as journal:
         states = check_files(list(files.values()), journal, jobs, timeout)
     bad = {}
     for name, path in files.items():
@@ -360,10 +361,6 @@ def _write_report(target: Path, bad: dict[str, VideoState]) -> None:
         declared = state.declared or ""
         table.writerow((name, state.problem, state.reason, state.frames, declared))
     write_text(target, text.getvalue())
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -332,9 +332,7 @@ def build_annotations(
             f"Note: {len(shared)} of the files stand for several rows, such as lines "
             f"{lines}: their names have no times, or the rows differ in label only."
         )
-    summary += _write_missing(
-        out.with_name(f"{out.stem}_missing.csv"), read.header, missing, videos
-    )
+    summary += _write_missing(missing_file(out), read.header, missing, videos)
     summary += files.found.skipped()
     if classes_out is not None:
         write_text(classes_out, "".join(f"{name}\n" for name in names))
@@ -342,6 +340,15 @@ def build_annotations(
     loaders = " ".join(LOADERS[x] for x in sorted(read.splits) if x in LOADERS)
     hint = delimiter_hint(delimiter, loaders or LOADERS["train"])
     return summary + ([hint] if hint else [])
+
+
+def missing_file(out: str | Path) -> Path:
+    """Return where the rows of the clips go that are not there.
+
+    Args:
+        out (str | Path): The list of those that are.
+    """
+    return Path(out).with_name(f"{Path(out).stem}_missing.csv")
 
 
 def _check_classes(
@@ -431,7 +438,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     with user_errors():
-        expect_outputs({"--out": args.out, "--classes-out": args.classes_out})
+        expect_outputs(
+            {
+                "--out": args.out,
+                "the missing rows of --out": missing_file(args.out),
+                "--classes-out": args.classes_out,
+            },
+            inputs={"--csv": args.csv, "--classes": args.classes},
+        )
         summary = build_annotations(
             args.csv,
             args.videos,

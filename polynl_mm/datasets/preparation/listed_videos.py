@@ -7,6 +7,9 @@ from pathlib import Path, PurePosixPath
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError
 
+# What is added to the name of a video for that of its scores.
+SCORES = "_scores"
+
 
 @dataclass(frozen=True)
 class ListedVideo:
@@ -14,7 +17,8 @@ class ListedVideo:
 
     Attributes:
         path (str): The file.
-        name (str): A relative path without a suffix, one for each video of the list.
+        name (str): A relative path without a suffix, one for each video of the list,
+            and none of them another with ``SCORES`` behind.
     """
 
     path: str
@@ -41,11 +45,10 @@ def read_video_list(
     paths = list(dict.fromkeys(_path_of(x, delimiter) for x in lines if x.strip()))
     if not paths:
         raise UserError(f"The annotation list {file} is empty: it lists no video.")
-    plain = {path: _name_of(path, folder) for path in paths}
-    counts = Counter(str(name.with_suffix("")) for name in plain.values())
+    names = _unlike_each_other([_name_of(path, folder) for path in paths])
     return [
-        ListedVideo(_file_of(Path(folder) / path), _unlike_others(name, counts))
-        for path, name in plain.items()
+        ListedVideo(_file_of(Path(folder) / path), name)
+        for path, name in zip(paths, names, strict=True)
     ]
 
 
@@ -67,11 +70,22 @@ def _name_of(path: str, folder: str | Path) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def _unlike_others(name: PurePosixPath, counts: Counter) -> str:
-    plain = str(name.with_suffix(""))
-    if counts[plain] == 1:
-        return plain
-    return f"{plain}_{name.suffix.lstrip('.')}"  # a.mp4 beside a.avi
+def _unlike_each_other(paths: list[PurePosixPath]) -> list[str]:
+    """Return names of which none, with or without SCORES, is another's."""
+    stems = [str(path.with_suffix("")) for path in paths]
+    counts = Counter(stems)
+    counts.update(f"{stem}{SCORES}" for stem in set(stems))
+    names, taken = [], set()
+    for path, stem in zip(paths, stems, strict=True):
+        if counts[stem] > 1:  # a.mp4 beside a.avi
+            stem = f"{stem}_{path.suffix.lstrip('.')}"
+        name, number = stem, 1
+        while not taken.isdisjoint((name, f"{name}{SCORES}")):
+            number += 1
+            name = f"{stem}_{number}"
+        taken |= {name, f"{name}{SCORES}"}
+        names.append(name)
+    return names
 
 
 def _file_of(path: Path) -> str:
