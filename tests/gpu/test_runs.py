@@ -171,7 +171,7 @@ def test_timelines_and_features_as_of_a_cpu(tool, untrained, tmp_path):
         out = tmp_path / device
         options = ["--window", "1", "--out-dir", str(out), "--device", device]
         tool("predict_timeline").main([*untrained, *options])
-        timeline = json.loads((out / "long_timeline.json").read_text())
+        timeline = json.loads((out / "long_avi_timeline.json").read_text())
         tool("extract_features").main(
             [config, checkpoint, str(tmp_path / "list.txt"), *options]
         )
