@@ -16,10 +16,11 @@ BLOCKS = (NonLocalBlock3d, PolyNL3d, PyramidNL3d)
 )
 @torch.no_grad()
 def test_formulas_leave_no_option_out(plugin, options):
-    network = nn.Sequential(build(plugin, options)).eval()
+    block = build(plugin, options)
+    network = nn.Sequential(block).eval()
     for buffer in network.buffers():
         if buffer.is_floating_point():
             buffer.uniform_(0.2, 0.8)
     formulas, x = with_formulas(network), clip(4)
-    assert type(formulas[0]) is not plugin
+    assert type(formulas[0]) is not plugin and network[0] is block
     assert torch.allclose(formulas(x), network(x), rtol=1e-9, atol=1e-9)

@@ -5,14 +5,13 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from polynl_mm import NonLocalBlock3d, PolyNL3d, PyramidNL3d
 from polynl_mm.deployment import onnx_export
 from polynl_mm.deployment.formulas import with_formulas
 from polynl_mm.deployment.onnx_export import Scores, check_view, export_onnx
+from polynl_mm.plugins.position_encoding import SinePositions
 from polynl_mm.recognizers.building import build_recognizer
 from polynl_mm.user_errors import UserError
 
-MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 PREPROCESSOR = dict(
     type="ActionDataPreprocessor",
     mean=[110.0, 120.0, 130.0],
@@ -65,7 +64,11 @@ def exported(tmp_path_factory):
     modes = ("embedded_gaussian", "dot_product", "concatenation")
     blocks = [dict(type="NonLocalBlock3d", mode=mode, std=0.3) for mode in modes]
     blocks[0]["sub_sample"] = True
-    recognizer = recognizer_of(dict(type="PolyNL3d"), dict(type="PyramidNL3d"), *blocks)
+    placed = [dict(type=kind, positions="sine") for kind in ("PolyNL3d", "PyramidNL3d")]
+    recognizer = recognizer_of(*placed, *blocks)
+    for block in recognizer.modules():
+        if isinstance(block, SinePositions):
+            torch.nn.init.normal_(block.weight)
     file = tmp_path_factory.mktemp("onnx") / "model.onnx"
     checks = export_onnx(recognizer, (3, 4, 16, 16), file, normalize=True)
     return recognizer, file, checks
@@ -96,32 +99,6 @@ def test_scores_are_those_of_the_test_step(exported):
     assert np.ptp(expected, axis=1).min() > 0.05
     np.testing.assert_allclose(run(file, views), expected, rtol=1e-4, atol=1e-6)
     assert recognizer.test_cfg["max_testing_views"] == 4
-
-
-@pytest.mark.parametrize("axes", ["spacetime", "space", "time"])
-@pytest.mark.parametrize(
-    "mode", [*MODES, "poly", "poly_reduced", "poly_norm", "pyramid"]
-)
-def test_formulas_equal_the_schedules(mode, axes):
-    torch.manual_seed(0)
-    if mode in MODES:
-        block = NonLocalBlock3d(8, mode=mode, axes=axes, zero_init=False, std=0.5)
-    elif mode == "pyramid":
-        grids = dict(space=[(2, 3)], time=[(1,), (2,)]).get(
-            axes, [(2, 3, 4), (1, 1, 1)]
-        )
-        block = PyramidNL3d(8, axes=axes, zero_init=False, grids=grids)
-    else:
-        options = dict(poly_reduced=dict(reduction=2)).get(mode, {})
-        if mode == "poly_norm":
-            options = dict(norm_cfg=dict(type="BN3d"))
-        block = PolyNL3d(8, axes=axes, zero_init=False, **options)
-        torch.nn.init.normal_(block.beta)
-    model = torch.nn.Sequential(block).eval()
-    x = torch.randn(2, 8, 3, 4, 5)
-    formula = with_formulas(model)
-    assert type(formula[0]) is not type(block) and model[0] is block
-    torch.testing.assert_close(formula(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_file_that_differs_is_not_kept(tmp_path, monkeypatch):
