@@ -153,9 +153,12 @@ def _find_stages(module: nn.Module) -> dict[str, nn.Module]:
     names = [f"layer{i}" for i in range(1, 10) if hasattr(module, f"layer{i}")]
     stages = {name: getattr(module, name) for name in names}
     if not stages or not all(isinstance(s, nn.Sequential) for s in stages.values()):
+        within = [n for n, m in module.named_modules() if n and hasattr(m, "layer2")]
+        example = f"'{within[0]}.layer2', ..." if within else "..."
         raise ValueError(
-            f"{type(module).__name__} has no residual stages (layer1, layer2, ...); "
-            "give at=[...], a list of module paths, in place of stages and blocks."
+            f"{type(module).__name__} has no residual stages (layer1, layer2, ...) of "
+            f"its own; give at=[{example}], a list of module paths, in place of stages "
+            "and blocks."
         )
     return stages
 

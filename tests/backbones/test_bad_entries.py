@@ -88,6 +88,14 @@ def test_backbone_without_stages_asks_for_at():
         insert_plugins(OutsideNetwork(), dict(cfg=dict(type="PolyNL3d")))
 
 
+def test_stages_of_a_network_within_are_named():
+    """As RGBPoseConv3D's, which has one network for frames and one for poses."""
+    network = nn.Module()
+    network.rgb_path = build("ResNet3dSlowOnly")
+    with pytest.raises(ValueError, match=r"of its own; give at=\['rgb_path.layer2', "):
+        insert_plugins(network, dict(cfg=dict(type="PolyNL3d")))
+
+
 def test_argument_of_another_backbone_is_named():
     from polynl_mm import WithPlugins
 
