@@ -24,6 +24,7 @@ from polynl_mm.datasets.preparation.resized_video import (
 )
 from polynl_mm.datasets.preparation.video_files import find_videos
 from polynl_mm.datasets.preparation.video_lists import write_text
+from polynl_mm.file_names import printable
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, first_line, user_errors
 
@@ -182,7 +183,9 @@ def _summarize(target: Path, counts: Counter, failures: dict[Path, str]) -> list
         f"encoded at their size, {counts['copied']} small H.264 files copied, "
         f"{counts['done']} were there already, {len(failures)} failed"
     ]
-    lines = [f"{path}: {reason}" for path, reason in sorted(failures.items())]
+    lines = [
+        f"{printable(path)}: {reason}" for path, reason in sorted(failures.items())
+    ]
     summary += [f"  {line}" for line in lines[:SHOWN]]
     report = target / FAILURES_FILE
     if not lines:

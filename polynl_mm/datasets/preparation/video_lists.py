@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.datasets.annotations import check_annotation_line
+from polynl_mm.file_names import utf8_name
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError
 
@@ -79,8 +80,8 @@ def write_video_list(
         delimiter (str): What separates the two.
 
     Raises:
-        UserError: If a path cannot stand in such a list, or the file cannot be
-            written.
+        UserError: If a path cannot stand in such a list (as UTF-8), or the file cannot
+            be written.
     """
     for path, _ in entries:
         if path != path.strip() or any(end in path for end in "\r\n"):
@@ -88,6 +89,7 @@ def write_video_list(
                 f"The path {path!r} begins or ends with a space, or has a line end in "
                 "it, which a list cannot hold; rename the file or folder."
             )
+        utf8_name(path)
     write_text(
         target, "".join(f"{path}{delimiter}{label}\n" for path, label in entries)
     )
