@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -189,10 +188,6 @@ def run(args: argparse.Namespace) -> None:
         args (argparse.Namespace): The command line of the tool.
     """
     args.step = args.window if args.step is None else args.step
-    for name in ("window", "step"):
-        value = getattr(args, name)
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{name} is seconds, more than 0, not {value}.")
     if not args.delimiter:
         raise UserError("--delimiter is at least one character, such as ';'.")
     expect_outputs({}, {"--out-dir": args.out_dir})

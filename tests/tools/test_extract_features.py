@@ -145,7 +145,7 @@ def test_several_processes_write_the_same(plain, listed, tool, tmp_path):
     "options, sentence",
     [
         (["--module", "backbone.layer9"], "no module 'backbone.layer9'; did you mean"),
-        (["--step", "-1"], "--step is seconds, more than 0"),
+        (["--step", "-1"], "--step: a number of seconds, more than 0"),
         (["--delimiter", ""], "--delimiter is at least one character"),
     ],
 )

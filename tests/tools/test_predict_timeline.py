@@ -199,8 +199,8 @@ def test_mistakes_are_said(tiny_config, tool, tmp_path, capsys):
     for video, options, sentence in [
         (tmp_path / "absent.mp4", [], "does not exist"),
         (text, [], "no frame can be read"),
-        (text, ["--step", "0"], "--step is seconds, more than 0, not 0"),
-        (text, ["--window", "nan"], "--window is seconds"),
+        (text, ["--step", "0"], "--step: a number of seconds, more than 0"),
+        (text, ["--window", "nan"], "--window: a number of seconds, more than 0"),
         (text, ["--annotated-video", "x.avi"], "--annotated-video takes an .mp4"),
     ]:
         with pytest.raises(SystemExit):

@@ -28,6 +28,7 @@ from polynl_mm.datasets.preparation.video_files import (
 )
 from polynl_mm.datasets.preparation.video_lists import read_video_list, write_text
 from polynl_mm.file_names import NOT_UTF8, is_utf8, utf8_name
+from polynl_mm.number_options import seconds
 from polynl_mm.text_files import expect_regular
 from polynl_mm.user_errors import UserError, first_line, user_errors
 
@@ -407,7 +408,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=120.0,
         metavar="SECONDS",
         help="a video that takes longer is unreadable; default %(default)g",

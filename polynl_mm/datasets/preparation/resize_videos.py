@@ -25,6 +25,7 @@ from polynl_mm.datasets.preparation.resized_video import (
 from polynl_mm.datasets.preparation.video_files import find_videos
 from polynl_mm.datasets.preparation.video_lists import write_text
 from polynl_mm.file_names import printable
+from polynl_mm.number_options import seconds
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, first_line, user_errors
 
@@ -248,7 +249,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=1800.0,
         metavar="SECONDS",
         help="a video that takes longer has failed",
