@@ -11,6 +11,7 @@ from polynl_mm.analysis.influence.overlay import over_frame, to_input
 from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.file_names import utf8_name
 from polynl_mm.recognizers.traced_clip import TracedClip
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.user_errors import UserError
 
 MOST_FRAMES = 8
@@ -65,6 +66,7 @@ class Band:
         return painted
 
 
+@literal_texts()
 def draw_strip(
     clip: TracedClip,
     bands: Sequence[Band],
