@@ -49,7 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--data-prefix", metavar="DIR", help="the videos' folder; default the list's"
     )
     parser.add_argument(
-        "--delimiter", default=" ", help="what is between path and label"
+        "--delimiter",
+        help="between path and label; default what it is in the first line",
     )
     parser.add_argument(
         "--module",
@@ -66,15 +67,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     """Extract features.
 
     Args:
         argv (list[str] | None): The command line; default that of the process.
+
+    Returns:
+        int: 0, or 1 if a video could not be read.
     """
     args = parse_args(argv)
     with user_errors():
         register()
         from polynl_mm.commands.extracting_features import run
 
-        run(args)
+        return run(args)

@@ -181,14 +181,18 @@ def extract_all(extractor: Extractor, videos: list[ListedVideo]) -> Tally:
     return tally
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Extract features.
 
     Args:
         args (argparse.Namespace): The command line of the tool.
+
+    Returns:
+        int: 0, or 1 if a video could not be read; of several processes the first says
+        that for all.
     """
     args.step = args.window if args.step is None else args.step
-    if not args.delimiter:
+    if args.delimiter == "":
         raise UserError("--delimiter is at least one character, such as ';'.")
     expect_outputs({}, {"--out-dir": args.out_dir})
     folder = args.data_prefix or str(Path(args.list).parent)
@@ -215,6 +219,7 @@ def run(args: argparse.Namespace) -> None:
         dist.destroy_process_group()
     if rank == 0:
         _say(tally, len(videos), args.out_dir)
+    return int(rank == 0 and bool(tally.bad))
 
 
 def _place(args: argparse.Namespace) -> tuple[int, int, str]:

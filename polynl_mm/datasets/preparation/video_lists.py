@@ -15,7 +15,7 @@ from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError
 
 DELIMITERS = (" ", ";", ",", "|", "\t")
-LAST_DELIMITER = re.compile(r"([ ;,|\t])-?\d+$")
+LAST_DELIMITER = re.compile(r"([ ;,|\t])-?\d+(\.\d+)?$")
 
 
 def choose_delimiter(paths: Sequence[str], wanted: str | None = None) -> str:
@@ -112,6 +112,19 @@ def write_text(target: str | os.PathLike, text: str) -> None:
         raise UserError(f"{target} could not be written: {error}") from error
 
 
+def find_delimiter(lines: Sequence[str]) -> str:
+    """Return what separates path and label in a list.
+
+    Args:
+        lines (Sequence[str]): The list, of one line at least.
+
+    Returns:
+        str: What stands before the label of the first line; a space if it has none.
+    """
+    match = LAST_DELIMITER.search(lines[0].strip())
+    return match[1] if match else " "
+
+
 def read_video_list(
     path: str | os.PathLike, delimiter: str | None = None
 ) -> tuple[list[tuple[str, str]], str]:
@@ -134,8 +147,7 @@ def read_video_list(
     if not any(lines):
         raise UserError(f"The annotation file {path} is empty: it lists no video.")
     if delimiter is None:
-        match = LAST_DELIMITER.search(lines[0])
-        delimiter = match[1] if match else " "
+        delimiter = find_delimiter(lines)
     entries = []
     for number, line in enumerate(lines, start=1):
         try:
