@@ -72,6 +72,9 @@ def test_one_sentence_with_the_name(bad, kind):
 
 @pytest.mark.parametrize("reader", ["DecordInit", "OpenCVInit"])
 def test_training_survives_such_files(bad, reader):
+    from mmaction.utils import register_all_modules
+
+    register_all_modules()
     steps = [dict(type=reader), *DECODE[1:]]
     with pytest.raises(UserError, match="not UTF-8"):
         SurvivingDecode(steps)({"filename": str(bad), "sample_idx": 0})
