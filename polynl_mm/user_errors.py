@@ -8,6 +8,7 @@ keeps its traceback. ``POLYNL_DEBUG=1`` shows the traceback of everything.
 import contextlib
 import difflib
 import errno
+import io
 import logging
 import os
 import signal
@@ -122,6 +123,7 @@ def user_errors() -> Iterator[None]:
             released as at any other end.
     """
     received: list[int] = []
+    _print_any_text()
     try:
         with _noting_signals(received), _lost_logs_in_one_sentence():
             yield
@@ -141,6 +143,12 @@ def user_errors() -> Iterator[None]:
             time.sleep(3)
         print(f"Error: {_in_one_line(sentence)}", file=sys.stderr, flush=True)
         _leave(EXIT_USER_ERROR)
+
+
+def _print_any_text() -> None:
+    """Let stdout escape what it has no characters for, as stderr does: file names."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "polynl_mm"
 # Each room, and those that its files may import from; itself and the ground go
 # without saying. A room within a room is its own where it is named.
-GROUND = ("user_errors", "atomic_files", "text_files", "installation", "tool_start")
+GROUND = (
+    *("user_errors", "atomic_files", "file_names", "text_files", "number_options"),
+    *("installation", "tool_start"),
+)
 ROOMS = {
     "ops": (),
     "plugins": ("ops",),

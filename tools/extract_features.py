@@ -5,4 +5,4 @@ import checked_stack  # noqa: F401  (before what it checks)
 from polynl_mm.commands.extract_features import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

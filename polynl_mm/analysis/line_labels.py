@@ -71,7 +71,6 @@ def label_lines(
             va="center",
             transform=axes.transAxes,
             clip_on=False,
-            parse_math=False,
         )
 
 

@@ -17,6 +17,7 @@ from polynl_mm.datasets.yielded_clips import (
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.stack import require_mmaction2
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.user_errors import UserError
 
 
@@ -31,6 +32,7 @@ def evenly(count: int, most: int) -> list[int]:
     return chosen.tolist()
 
 
+@literal_texts()
 def draw_clips(clips: list[Clip], path: str, frames: int, views: int) -> None:
     """Draw samples one below the other, a row for each view.
 
@@ -78,7 +80,6 @@ def draw_clips(clips: list[Clip], path: str, frames: int, views: int) -> None:
                 f"{clip.name}: {clip.label}   ({shape})",
                 transform=row[0].transAxes,
                 fontsize=8.5,
-                parse_math=False,
                 in_layout=False,  # long names would make the first column wide
             )
     with renamed_when_complete(path) as partial:

@@ -3,6 +3,7 @@
 import argparse
 
 from polynl_mm import register
+from polynl_mm.number_options import seconds
 from polynl_mm.recognizers.command_line import add_config_options
 from polynl_mm.stack import LAUNCHERS
 from polynl_mm.user_errors import user_errors
@@ -27,14 +28,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--window",
-        type=float,
+        type=seconds,
         required=True,
         metavar="SECONDS",
         help="how much of a video is looked at together",
     )
     parser.add_argument(
         "--step",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help="from one window to the next; default the window: they do not overlap",
     )
@@ -48,7 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--data-prefix", metavar="DIR", help="the videos' folder; default the list's"
     )
     parser.add_argument(
-        "--delimiter", default=" ", help="what is between path and label"
+        "--delimiter",
+        help="between path and label; default what it is in the first line",
     )
     parser.add_argument(
         "--module",
@@ -65,15 +67,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     """Extract features.
 
     Args:
         argv (list[str] | None): The command line; default that of the process.
+
+    Returns:
+        int: 0, or 1 if a video could not be read.
     """
     args = parse_args(argv)
     with user_errors():
         register()
         from polynl_mm.commands.extracting_features import run
 
-        run(args)
+        return run(args)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -194,18 +193,18 @@ def extract_all(extractor: Extractor, videos: list[ListedVideo]) -> Tally:
     return tally
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Extract features.
 
     Args:
         args (argparse.Namespace): The command line of the tool.
+
+    Returns:
+        int: 0, or 1 if a video could not be read; of several processes the first says
+        that for all.
     """
     args.step = args.window if args.step is None else args.step
-    for name in ("window", "step"):
-        value = getattr(args, name)
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{name} is seconds, more than 0, not {value}.")
-    if not args.delimiter:
+    if args.delimiter == "":
         raise UserError("--delimiter is at least one character, such as ';'.")
     expect_outputs(folders={"--out-dir": args.out_dir})
     folder = args.data_prefix or str(Path(args.list).parent)
@@ -246,6 +245,7 @@ def run(args: argparse.Namespace) -> None:
         dist.destroy_process_group()
     if rank == 0:
         _say(tally, len(videos), args.out_dir)
+    return int(rank == 0 and bool(tally.bad))
 
 
 def _place(args: argparse.Namespace) -> tuple[int, int, str]:

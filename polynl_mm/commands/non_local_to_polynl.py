@@ -4,6 +4,7 @@ import argparse
 
 from polynl_mm import register
 from polynl_mm.atomic_files import expect_outputs
+from polynl_mm.number_options import finite
 from polynl_mm.recognizers.command_line import add_config_options, check_config_options
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.user_errors import user_errors
@@ -31,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--alpha",
-        type=float,
+        type=finite,
         default=0.0,
         help="alpha of the blocks that take weights over: 0 (default) starts as the "
         "identity, 1 as the diagonal form of the non-local block",

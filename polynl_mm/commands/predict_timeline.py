@@ -3,6 +3,7 @@
 import argparse
 
 from polynl_mm import register
+from polynl_mm.number_options import seconds
 from polynl_mm.recognizers.command_line import add_config_options
 from polynl_mm.user_errors import user_errors
 
@@ -24,14 +25,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("video", metavar="VIDEO", help="a video file")
     parser.add_argument(
         "--window",
-        type=float,
+        type=seconds,
         required=True,
         metavar="SECONDS",
         help="how much of the video is looked at together",
     )
     parser.add_argument(
         "--step",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help="from one window to the next; default half a window",
     )

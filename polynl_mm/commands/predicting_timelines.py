@@ -67,9 +67,6 @@ def run(args: argparse.Namespace) -> None:
     """
     check_counts(args, ["top_k"])
     step = args.window / 2 if args.step is None else args.step
-    for name, value in (("window", args.window), ("step", step)):
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{name} is seconds, more than 0, not {value}.")
     outputs = _outputs(args)
     if args.annotated_video and not args.annotated_video.endswith(".mp4"):
         raise UserError(

@@ -10,6 +10,7 @@ from polynl_mm.atomic_files import (
     renamed_when_complete,
     write_json,
 )
+from polynl_mm.number_options import finite
 from polynl_mm.stack import require_mmaction2
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -34,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--coefficients",
         nargs="+",
-        type=float,
+        type=finite,
         metavar="WEIGHT",
         help="the weight of each file (default 1 for each)",
     )

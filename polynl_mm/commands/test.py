@@ -3,6 +3,7 @@
 import argparse
 
 from polynl_mm import register
+from polynl_mm.number_options import finite
 from polynl_mm.recognizers.command_line import add_run_options, parse_run
 from polynl_mm.user_errors import user_errors
 
@@ -47,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--wait-time",
-        type=float,
+        type=finite,
         metavar="SECONDS",
         help="how long a window stays; default 2, 0 until it is closed",
     )

@@ -66,9 +66,13 @@ def convert(
         Conversion: The weights, complete for the model, and the log.
 
     Raises:
-        UserError: If the source has no non-local block, or its backbone is not that of
-            the model.
+        UserError: If the source has no non-local block, its backbone is not that of
+            the model, or alpha is no number of float32.
     """
+    if not abs(alpha) <= torch.finfo(torch.float32).max:
+        raise UserError(
+            f"alpha is a number that float32 holds, such as 1, not {alpha}."
+        )
     source = _unwrap(source)
     blocks = _find_blocks(source)
     if not blocks:

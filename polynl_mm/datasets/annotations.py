@@ -9,6 +9,7 @@ import os.path as osp
 from collections.abc import Iterator
 from pathlib import Path
 
+from polynl_mm.file_names import utf8_name
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError, did_you_mean
 
@@ -180,6 +181,7 @@ def _check_folder(dataset: dict, kind: str, where: str) -> str:
             f"The video folder {folder} ({where}.dataset.data_prefix.{key}) does not "
             "exist; put the videos there or change data_prefix."
         )
+    utf8_name(folder)
     return folder
 
 

@@ -23,6 +23,7 @@ from polynl_mm.datasets.bookends_clips import (
     render_clip,
 )
 from polynl_mm.datasets.isolated_workers import run_isolated
+from polynl_mm.file_names import utf8_name
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -46,11 +47,11 @@ def write_video(path: Path, frames: np.ndarray) -> None:
 
     count, height, width, _ = frames.shape
     codec = cv2.VideoWriter_fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(path), codec, FRAME_RATE, (width, height))
+    writer = cv2.VideoWriter(utf8_name(path), codec, FRAME_RATE, (width, height))
     for frame in frames:
         writer.write(np.ascontiguousarray(frame[..., ::-1]))
     writer.release()
-    reader = cv2.VideoCapture(str(path))
+    reader = cv2.VideoCapture(utf8_name(path))
     written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
     reader.release()
     if written != count:

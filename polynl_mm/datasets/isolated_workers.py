@@ -20,6 +20,9 @@ from typing import Any
 
 from polynl_mm.user_errors import UserError, first_line
 
+# Seconds; the system takes no wait of months. After any, the deadlines are looked at.
+LONGEST_WAIT = 3600.0
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -80,7 +83,7 @@ def run_isolated(
             soonest = min(worker.deadline for worker in busy)
             wait(
                 [worker.pipe for worker in busy],
-                timeout=max(0.0, soonest - time.monotonic()),
+                timeout=min(max(0.0, soonest - time.monotonic()), LONGEST_WAIT),
             )
             outcomes = []
             for worker in list(busy):

@@ -16,6 +16,7 @@ from pathlib import Path
 from polynl_mm.analysis.accuracy.runs import ROOT
 from polynl_mm.atomic_files import expect_outputs, renamed_when_complete, write_json
 from polynl_mm.experiments.page_tables import check_page, write_table
+from polynl_mm.number_options import seconds
 from polynl_mm.user_errors import UserError, user_errors
 
 # Seconds that each may take, beside what those before it left of theirs; together eight
@@ -45,7 +46,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--page", type=Path, help="write the tables into this page, too")
     # How a part is started in a process of its own.
     add("--part", choices=list(PARTS), help=argparse.SUPPRESS)
-    add("--seconds", type=float, help=argparse.SUPPRESS)
+    add("--seconds", type=seconds, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 

@@ -19,6 +19,7 @@ from polynl_mm.experiments.nagoya_fir import (
     VARIANTS,
 )
 from polynl_mm.experiments.page_tables import check_page, write_table
+from polynl_mm.stack.literal_texts import literal_texts
 
 CLASSES = ("walk", "sit down", "stand up", "fall", "stop")
 RESAMPLES = 10_000
@@ -253,6 +254,7 @@ def write_page(runs: Runs, page: Path) -> None:
     draw_confusions(runs, images / "real_data_confusions.png")
 
 
+@literal_texts()
 def draw_gains(runs: Runs, path: Path) -> None:
     """Draw what each block adds to the control, with the least and most of a fold.
 
@@ -293,6 +295,7 @@ def draw_gains(runs: Runs, path: Path) -> None:
     _save(figure, path)
 
 
+@literal_texts()
 def draw_confusions(runs: Runs, path: Path) -> None:
     """Draw what the actions were taken for, with and without context.
 

@@ -25,6 +25,7 @@ from polynl_mm.analysis.cost.sweep_results import Point, read_table
 from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import expect_outputs, renamed_when_complete
 from polynl_mm.experiments.page_tables import END, START
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -72,6 +73,7 @@ def read_solved(page: str, name: str) -> list[Solved]:
     return [Solved(row[1], float(row[3]), float(row[5])) for row in rows]
 
 
+@literal_texts()
 def draw_first_picture(
     points: Sequence[Point], solved: Sequence[Solved], path: Path
 ) -> None:

@@ -29,6 +29,7 @@ from polynl_mm.atomic_files import (
 from polynl_mm.datasets.bookends import generate_bookends
 from polynl_mm.datasets.bookends_clips import BookendsParameters
 from polynl_mm.installation import CARRIED, TOOLS
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.user_errors import user_errors
 
 CONFIGS = {
@@ -127,6 +128,7 @@ def format_table(results: Mapping[str, Mapping]) -> str:
     return "\n".join(lines)
 
 
+@literal_texts()
 def plot_accuracy(curves: Mapping[str, Sequence[float]], path: str | Path) -> None:
     """Draw the validation accuracies against the epochs.
 

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.file_names import utf8_name
 from polynl_mm.recognizers.frames_in_order import FramesInOrder
 from polynl_mm.recognizers.prediction import Prediction
 from polynl_mm.recognizers.video_reading import UnreadableVideoError, capturing
@@ -59,9 +60,10 @@ def open_writer(path: Path, fps: float, size: tuple) -> cv2.VideoWriter:
         cv2.VideoWriter: To be released.
 
     Raises:
-        UserError: If OpenCV cannot write mp4 files here.
+        UserError: If OpenCV cannot write mp4 files here, or not of this name.
     """
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+    codec = cv2.VideoWriter_fourcc(*"mp4v")
+    writer = cv2.VideoWriter(utf8_name(path), codec, fps, size)
     if not writer.isOpened():
         raise UserError(
             f"OpenCV cannot write mp4 files here ({path.parent}); leave --out-dir out."

@@ -1,5 +1,6 @@
 """Reading configs, with the command line's changes, and helpful errors."""
 
+import ast
 import inspect
 import traceback
 from pathlib import Path
@@ -18,6 +19,7 @@ from polynl_mm.stack.package_configs import configs_of
 from polynl_mm.stack.quiet_stack import quieten_stack
 from polynl_mm.stack.safe_checkpoints import check_exists
 from polynl_mm.stack.visualization import replace_visualization_hook
+from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError, did_you_mean, first_line, nearest
 
 CONFIG_SUFFIXES = (".py", ".yml", ".yaml", ".json")
@@ -63,9 +65,14 @@ def load_config(path: str, options: dict | None = None) -> Config:
             f"{', '.join(CONFIG_SUFFIXES[1:])})."
         )
     try:
+        _check_inherited(file, ())
         cfg = Config.fromfile(str(file))
     except FileNotFoundError as error:
         raise UserError(f"{path}, or one it inherits, is missing: {error}") from error
+    except RecursionError as error:
+        raise UserError(
+            f"{path} is nested too deep, or inherits itself; change a _base_."
+        ) from error
     except ImportError as error:
         raise UserError(
             f"{path} cannot import what it names: {_reason_of_import(error)}"
@@ -231,6 +238,44 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.get("env_cfg") is None:
         cfg.env_cfg = {}  # FlexibleRunner unpacks it
     return RUNNERS.build(cfg)
+
+
+def _check_inherited(file: Path, heirs: tuple[Path, ...]) -> None:
+    """Refuse a config that is no text, or that inherits itself, in one sentence.
+
+    Args:
+        file (Path): The config.
+        heirs (tuple[Path, ...]): The configs that inherit it, from the outermost on.
+
+    Raises:
+        UserError: If it is so.
+    """
+    file = file.expanduser().resolve()
+    if file in heirs:
+        circle = " inherits ".join(map(str, (*heirs[heirs.index(file) :], file)))
+        raise UserError(f"A config cannot inherit itself: {circle}; change a _base_.")
+    if not file.is_file():
+        return  # MMEngine says so
+    read_text(file, "config")
+    for base in _bases_of(file):
+        _check_inherited(base, (*heirs, file))
+
+
+def _bases_of(file: Path) -> list[Path]:
+    """Return what a Python config inherits, by ``_base_`` or by ``read_base()``."""
+    if file.suffix != ".py":
+        return []  # has placeholders, which MMEngine fills in before it parses it
+    if Config._is_lazy_import(str(file)):
+        code = ast.parse(file.read_text(encoding="utf-8"))
+        return [
+            file.parents[node.level - 1] / f"{node.module.replace('.', '/')}.py"
+            for block in code.body
+            if isinstance(block, ast.With)
+            for node in block.body
+            if isinstance(node, ast.ImportFrom) and node.module and node.level
+        ]
+    bases = Config._get_base_files(str(file))
+    return [Path(Config._get_cfg_path(base, str(file))[0]) for base in bases]
 
 
 def _reason_of_import(error: ImportError) -> str:

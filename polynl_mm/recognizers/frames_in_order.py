@@ -26,6 +26,11 @@ from polynl_mm.user_errors import UserError
 MISSING_SECONDS = 1.0
 # So many first frames of two readers are compared.
 COMPARED = 4
+# The property of OpenCV that says when a stream begins, in frames; unknown before 4.11.
+FIRST_FRAME = getattr(cv2, "CAP_PROP_PTS", -1)
+# How Matroska (mkv, webm) and NUT begin. The duration they declare is the time stamp at
+# which they end, also where their first one is not 0: a part cut out of another file.
+DECLARE_THEIR_END = (b"\x1a\x45\xdf\xa3", b"nut/multimedia")
 
 
 @dataclass
@@ -79,6 +84,8 @@ class FramesInOrder:
                 )
             fps = capture.get(cv2.CAP_PROP_FPS)
             count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            if _declares_its_end(self.video) and capture.grab():
+                count -= capture.get(FIRST_FRAME)
         known = math.isfinite(fps) and math.isfinite(count) and fps > 0 and count > 0
         self.count = int(count) if known else 0
         self.seconds = count / fps if known else 0.0
@@ -193,6 +200,11 @@ class FramesInOrder:
                     if image is not None:  # else the last one stands for it
                         yield time + (self._start or 0.0), image
                 index += 1
+
+
+def _declares_its_end(video: str) -> bool:
+    with open(video, "rb") as file:
+        return file.read(16).startswith(DECLARE_THEIR_END)
 
 
 def _open_decord(video: str):

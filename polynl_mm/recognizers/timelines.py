@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.stack.literal_texts import literal_texts
 
 MOST_CURVES = 8
 OTHERS = "lightgrey"
@@ -124,6 +125,7 @@ class Timeline:
                 times = f"{start:.6f}", f"{end:.6f}"
                 writer.writerow([*times, best, *_short(scores)])
 
+    @literal_texts()
     def draw(self, target: str | Path) -> None:
         """Draw the most probable classes over time.
 

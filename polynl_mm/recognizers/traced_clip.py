@@ -12,6 +12,7 @@ import torch
 from mmengine.dataset import Compose
 from torch import Tensor
 
+from polynl_mm.file_names import utf8_name
 from polynl_mm.recognizers.video_reading import decode, split_pipeline
 from polynl_mm.user_errors import UserError
 
@@ -154,7 +155,7 @@ def _frames_first(inputs: Tensor) -> Tensor:
 
 
 def _frame_rate(video: str) -> float:
-    capture = cv2.VideoCapture(str(video))
+    capture = cv2.VideoCapture(utf8_name(video))
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return rate if 0 < rate < 1000 else 25.0

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from mmengine.dataset import Compose
 
+from polynl_mm.file_names import utf8_name
 from polynl_mm.user_errors import UserError, first_line
 
 READERS = ("DecordInit", "OpenCVInit", "PyAVInit")
@@ -159,7 +160,7 @@ def check_video(video: str) -> None:
         video (str): The path.
 
     Raises:
-        UserError: If it is a folder, absent or empty.
+        UserError: If it is a folder, absent or empty, or its name is not UTF-8.
     """
     path = Path(video)
     if path.is_dir():
@@ -168,6 +169,7 @@ def check_video(video: str) -> None:
         raise UserError(f"The video {video} does not exist.")
     if path.stat().st_size == 0:
         raise UnreadableVideoError(f"{video}: no frame can be read; the file is empty.")
+    utf8_name(video)
 
 
 @contextmanager
@@ -182,8 +184,9 @@ def capturing(video: str) -> Iterator[cv2.VideoCapture]:
 
     Raises:
         UnreadableVideoError: If OpenCV raises an error meanwhile.
+        UserError: If OpenCV cannot take the file's name.
     """
-    capture = cv2.VideoCapture(str(video))
+    capture = cv2.VideoCapture(utf8_name(video))
     try:
         yield capture
     except cv2.error as error:

@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.user_errors import UserError
 
 FRAMES_SHOWN = 8
@@ -99,6 +100,7 @@ class PredictionPicturesHook(Hook):
             if number % self.interval == 0 and number < len(loader.dataset):
                 self._draw_sample(runner, loader.dataset, number, clips, sample)
 
+    @literal_texts()
     def _draw_sample(self, runner, dataset, number: int, clips: Tensor, sample) -> None:
         source = Path(sample.get("filename") or sample.get("frame_dir") or "")
         classes = getattr(dataset, "metainfo", {}).get("classes")

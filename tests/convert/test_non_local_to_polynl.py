@@ -208,3 +208,9 @@ def test_biases_have_a_place_in_a_poly_nl_that_has_them():
     assert "no place for nothing" in "\n".join(done.log)
     x = torch.randn(2, 2, 3, 4, 5)
     torch.testing.assert_close(poly(x), block(x))
+
+
+@pytest.mark.parametrize("alpha", [1e39, float("nan"), float("-inf")])
+def test_alpha_is_a_number_of_float32(alpha):
+    with pytest.raises(UserError, match="alpha is a number that float32 holds"):
+        convert({}, alpha=alpha)

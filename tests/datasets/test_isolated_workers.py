@@ -109,6 +109,11 @@ def test_what_cannot_work():
         list(run_isolated(work, [1], 1, float("nan")))
 
 
+def test_any_time_may_be_given():
+    (outcome,) = run_isolated(work, [1], 1, 1e300)
+    assert not outcome.failure
+
+
 def test_workers_end_when_the_run_is_killed(tmp_path):
     files = [tmp_path / name for name in "abc"]
     run = multiprocessing.get_context("fork").Process(target=let_sleep, args=(files,))

@@ -47,7 +47,7 @@ def listed(tmp_path_factory):
 
 
 def run(tool, untrained, file, out, *options):
-    tool("extract_features").main(
+    return tool("extract_features").main(
         [*untrained, str(file), "--window", "1", "--out-dir", str(out)]
         + ["--device", "cpu", *options]
     )
@@ -129,7 +129,8 @@ def test_bad_videos_are_named_and_counted(plain, listed, tool, tmp_path, capsys)
     text.write_text("no video")
     other = tmp_path / "list.txt"
     other.write_text(f"{text} 0\nabsent.mp4 1\na.avi 0\n")
-    run(tool, plain, other, tmp_path / "out", "--data-prefix", str(file.parent))
+    given = tmp_path / "out", "--data-prefix", str(file.parent)
+    assert run(tool, plain, other, *given) == 1
     said = capsys.readouterr()
     assert "1 of 3 videos are in" in said.out
     assert "2 of them cannot be read and have no features:" in said.err
@@ -159,7 +160,7 @@ def test_several_processes_write_the_same(plain, listed, tool, tmp_path):
     "options, sentence",
     [
         (["--module", "backbone.layer9"], "no module 'backbone.layer9'; did you mean"),
-        (["--step", "-1"], "--step is seconds, more than 0"),
+        (["--step", "-1"], "--step: a number of seconds, more than 0"),
         (["--delimiter", ""], "--delimiter is at least one character"),
     ],
 )
@@ -199,5 +200,10 @@ def test_list_of_any_form(tmp_path):
         "my clip", "no_label", "x_mp4", "x_avi", "etc/y", "in/z", "bare",
     ]  # fmt: skip
     assert videos[-1].path == f"{tmp_path / 'bare'}.mp4"
+    for label in ("3", "-1", "0.5", "3 4"):
+        for delimiter in " ;,|\t":
+            labels = label.replace(" ", delimiter)
+            file.write_text(f"\na.mp4{delimiter}{labels}\n")
+            assert [x.name for x in read_video_list(file, tmp_path)] == ["a"]
     file.write_text("a b.mp4;3\n")
     assert read_video_list(file, tmp_path, ";")[0].name == "a b"

@@ -1,5 +1,6 @@
 # ruff: noqa: RUF005  (an option and its value stay together)
 import json
+import os
 import subprocess
 import sys
 
@@ -114,6 +115,22 @@ def test_unreadable_videos_do_not_disturb_the_others(
     assert len(errors) == len(bad)
     for video, sentence in zip(bad, errors, strict=True):
         assert str(video) in sentence
+
+
+def test_a_name_that_is_not_utf8(untrained, tool, tiny_dataset, tmp_path, capfd):
+    good, bad = tiny_dataset / "videos" / "0.mp4", tmp_path / os.fsdecode(b"b\xff.mp4")
+    try:
+        bad.write_bytes(good.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    out = tmp_path / "p.json"
+    videos = [str(bad), str(good), "--json", str(out), "--device", "cpu"]
+    for kind in ([], ["--whole-video"]):
+        assert tool("predict").main([*untrained, *videos, *kind]) == 1
+        said = capfd.readouterr()
+        assert f"{good}:" in said.out
+        assert said.err.count("b\\xff.mp4 has a name that is not UTF-8") == 1
+        assert len(json.loads(out.read_text())) == 2
 
 
 def test_real_clips_the_damaged_one_too(

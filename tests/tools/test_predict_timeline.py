@@ -116,6 +116,27 @@ def test_times_of_a_variable_frame_rate(tmp_path):
     assert inside[:5] == [[0, 1, 2], [3, 4], [5], [5], [6, 7, 8, 9]]
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "nut", "mp4", "avi"])
+@pytest.mark.parametrize("first", [0, 5000])
+def test_a_part_cut_out_of_a_file_is_whole(tmp_path, suffix, first):
+    """Its first time stamp is not 0, and Matroska declares its last one."""
+    times = [first + 100 * number for number in range(40)]
+    if (suffix, first) == ("avi", 5000):
+        pytest.skip("an avi file has no time stamps: the gap is a still picture")
+    video = write_at_times(tmp_path / f"part.{suffix}", noise(40), times)
+    frames = FramesInOrder(str(video), "OpenCVInit")
+    assert len(list(frames)) == 40
+    assert frames.note() == "" and frames.seconds == pytest.approx(4, abs=0.2)
+
+
+def test_a_part_that_is_cut_off_is_noticed(tmp_path):
+    times = [5000 + 100 * number for number in range(40)]
+    video = write_at_times(tmp_path / "part.mkv", noise(40), times)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    frames = FramesInOrder(str(video), "OpenCVInit")
+    assert 5 < len(list(frames)) < 30 and "declares 3.9 s but" in frames.note()
+
+
 def test_frames_are_those_of_the_reader(shared_videos):
     """Turned, coloured and chosen as by decord, which test.py reads with."""
     decord = pytest.importorskip("decord")
@@ -219,8 +240,8 @@ def test_mistakes_are_said(tiny_config, tool, tmp_path, capsys):
     for video, options, sentence in [
         (tmp_path / "absent.mp4", [], "does not exist"),
         (text, [], "no frame can be read"),
-        (text, ["--step", "0"], "--step is seconds, more than 0, not 0"),
-        (text, ["--window", "nan"], "--window is seconds"),
+        (text, ["--step", "0"], "--step: a number of seconds, more than 0"),
+        (text, ["--window", "nan"], "--window: a number of seconds, more than 0"),
         (text, ["--annotated-video", "x.avi"], "--annotated-video takes an .mp4"),
     ]:
         with pytest.raises(SystemExit):

@@ -196,7 +196,8 @@ def fuse(
         DumpedResults: The weighted sums, in the order of the first.
 
     Raises:
-        UserError: If the tests are of other samples or classes, or a weight is missing.
+        UserError: If the tests are of other samples or classes, a weight is missing or
+            no finite number, or all are 0.
     """
     from mmaction.evaluation import get_weighted_score
 
@@ -205,10 +206,21 @@ def fuse(
         raise UserError(
             f"{len(dumps)} results need {len(dumps)} weights, not {len(weights)}."
         )
+    if not np.isfinite(weights).all() or not any(weights):
+        raise UserError(
+            f"The coefficients are finite numbers, not all 0, and not {weights}."
+        )
     matched = match_samples(dumps)
     scores = [each.scores for each in matched]
     if apply_softmax:
         scores = [torch.from_numpy(each).softmax(dim=1).numpy() for each in scores]
-    fused = np.stack(get_weighted_score(scores, weights))
+    with np.errstate(over="ignore", invalid="ignore"):  # said below
+        fused = np.stack(get_weighted_score(scores, weights))
+        fits = np.isfinite(fused.astype(np.float32)).all()  # as it is written
+    if not fits:
+        raise UserError(
+            f"The coefficients {weights} give scores that are no finite numbers; give "
+            "smaller ones."
+        )
     first = matched[0]
     return DumpedResults("the fused scores", fused, first.labels, first.names)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.stack.literal_texts import literal_texts
 
 # Up to so many classes, a cell has room for its number, and an axis for all names.
 MOST_NUMBERS = 24
@@ -34,6 +35,7 @@ def row_shares(matrix: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return np.divide(matrix, samples, out=shares, where=samples > 0)
 
 
+@literal_texts()
 def draw_confusions(
     matrix: np.ndarray,
     names: Sequence[str],

@@ -9,12 +9,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from polynl_mm.analysis.accuracy.runs import is_number, read_scalars
 from polynl_mm.analysis.colours import OURS, distinct_styles
 from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.user_errors import UserError, did_you_mean
 
 USUAL_KEYS = ("loss", "acc/top1", "lr")
@@ -168,6 +168,7 @@ def find_keys(logs: Sequence[TrainingLog], wanted: Sequence[str] | None) -> list
     return wanted
 
 
+@literal_texts()
 def draw_curves(
     logs: Sequence[TrainingLog],
     keys: Sequence[str],
@@ -221,7 +222,6 @@ def draw_curves(
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    _take_names_as_they_are(figure)
     figure.draw_without_rendering()  # the places of the panels
     named = max(zip(panels, ends, strict=True), key=lambda each: _room(*each))
     short = len(lines) <= MOST_LABELS and max(map(len, lines)) <= LONGEST_LABEL
@@ -235,14 +235,8 @@ def draw_curves(
             ncols=1 if max(map(len, lines)) > 40 else min(4, len(lines)),
             fontsize=9,
         )
-    _take_names_as_they_are(figure)
     with renamed_when_complete(path) as partial:
         figure.savefig(partial)
-
-
-def _take_names_as_they_are(figure: Figure) -> None:
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # names may have dollar signs
 
 
 def _room(panel: Axes, ends: list[Label]) -> float:

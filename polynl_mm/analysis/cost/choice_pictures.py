@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from polynl_mm.analysis.colours import GREY, OURS, PALE, colour_of
 from polynl_mm.analysis.cost.compare_choices import Choice
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.stack.literal_texts import literal_texts
 
 Column = tuple[str, Callable[[Choice], float | int | None], str]
 COLUMNS: tuple[Column, ...] = (
@@ -61,6 +62,7 @@ def write_csv(choices: Sequence[Choice], path: Path) -> None:
         writer.writerows(rows)
 
 
+@literal_texts()
 def draw_choices(choices: Sequence[Choice], path: Path, title: str) -> None:
     """Draw a panel for each cost, with a row for each choice.
 
@@ -92,9 +94,9 @@ def draw_choices(choices: Sequence[Choice], path: Path, title: str) -> None:
         panel.tick_params(bottom=False, labelbottom=False, left=False)
     for text, choice in zip(panels[0].get_yticklabels(), order, strict=True):
         ours = _colour(choice) == OURS
-        text.set(color=OURS if ours else "black", parse_math=False)
+        text.set_color(OURS if ours else "black")
         text.set_fontweight("bold" if ours else "normal")
-    figure.suptitle(title, fontsize=9.5, color=GREY, parse_math=False)
+    figure.suptitle(title, fontsize=9.5, color=GREY)
     with renamed_when_complete(path) as partial:
         figure.savefig(partial)
 

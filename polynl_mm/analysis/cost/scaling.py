@@ -32,6 +32,7 @@ from polynl_mm.atomic_files import (
     renamed_when_complete,
 )
 from polynl_mm.recognizers.command_line import check_counts
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.user_errors import UserError
 
 WARM_UP = 2
@@ -139,6 +140,7 @@ def format_table(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+@literal_texts()
 def plot(rows: Sequence[dict], path: Path) -> None:
     """Draw the rates against the numbers of processes, with the ideal line.
 

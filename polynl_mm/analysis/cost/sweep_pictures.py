@@ -16,6 +16,7 @@ from polynl_mm.analysis.colours import FLOOR, GREY, NOW, OURS, PALE, colour_of
 from polynl_mm.analysis.cost.sweep_results import TITLES, Point, fit_slope
 from polynl_mm.analysis.line_labels import Label, label_lines
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.stack.literal_texts import literal_texts
 
 POLY_NL, USERS_HAVE, LOWEST = "PolyNL3d", "mmcv NonLocal3d", "conv 1x1x1"
 ALWAYS = (POLY_NL, USERS_HAVE, LOWEST)
@@ -37,6 +38,7 @@ UNITS = {
 }
 
 
+@literal_texts()
 def draw_sweep(
     points: Sequence[Point], column: str, size: int, path: Path, subtitle: str
 ) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 
 from polynl_mm.analysis.influence.overlay import over_frame, to_input
 from polynl_mm.atomic_files import renamed_when_complete
+from polynl_mm.file_names import utf8_name
 from polynl_mm.recognizers.traced_clip import TracedClip
+from polynl_mm.stack.literal_texts import literal_texts
 from polynl_mm.user_errors import UserError
 
 MOST_FRAMES = 8
@@ -64,6 +66,7 @@ class Band:
         return painted
 
 
+@literal_texts()
 def draw_strip(
     clip: TracedClip,
     bands: Sequence[Band],
@@ -150,7 +153,9 @@ def write_film(
     with renamed_when_complete(path) as partial:
         codec = cv2.VideoWriter_fourcc(*"mp4v")
         # Players take no film of less than a frame a second.
-        writer = cv2.VideoWriter(str(partial), codec, max(clip.frame_rate, 1.0), size)
+        writer = cv2.VideoWriter(
+            utf8_name(partial), codec, max(clip.frame_rate, 1.0), size
+        )
         if not writer.isOpened():
             raise UserError(f"OpenCV cannot write mp4 files here ({path}).")
         for number in range(len(clip.frames)):

@@ -4,6 +4,8 @@ import os
 
 import cv2
 
+from polynl_mm.file_names import utf8_name
+
 # libavformat's AVERROR_DECODER_NOT_FOUND, which decord prints as it is, under a
 # sentence that says that there is no video stream.
 DECODER_NOT_FOUND = "(-1128613112 vs"
@@ -42,7 +44,7 @@ def explain_decord(error: Exception, path: str | os.PathLike) -> str | None:
 
 
 def _codec(path: str | os.PathLike) -> str:
-    capture = cv2.VideoCapture(os.fspath(path))
+    capture = cv2.VideoCapture(utf8_name(path))
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) if capture.isOpened() else 0
     capture.release()
     name = code.to_bytes(4, "little").decode("ascii", "ignore").strip("\0 ").upper()

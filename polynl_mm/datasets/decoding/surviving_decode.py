@@ -19,6 +19,7 @@ from mmengine.registry import TRANSFORMS
 
 from polynl_mm.datasets.decoding.counted_wrong import mark
 from polynl_mm.datasets.decoding.decord_errors import UNFIT_WIDTH, explain_decord
+from polynl_mm.file_names import NOT_UTF8, is_utf8, printable
 from polynl_mm.user_errors import UserError, first_line
 
 READER = re.compile(r"(Decord|OpenCV|PyAV|PIMS)Init")
@@ -232,6 +233,8 @@ class NothingReadableError(UserError):
 
 
 def _open(step: Callable, results: dict, path: str) -> dict | None:
+    if not is_utf8(path):
+        raise UnreadableVideoError(printable(path), NOT_UTF8)
     with _quiet_stderr():
         try:
             if _is_local_decord(step):

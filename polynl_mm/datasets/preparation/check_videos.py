@@ -27,6 +27,8 @@ from polynl_mm.datasets.preparation.video_files import (
     find_loss,
 )
 from polynl_mm.datasets.preparation.video_lists import read_video_list, write_text
+from polynl_mm.file_names import NOT_UTF8, is_utf8, utf8_name
+from polynl_mm.number_options import seconds
 from polynl_mm.text_files import expect_regular
 from polynl_mm.user_errors import UserError, first_line, user_errors
 
@@ -65,6 +67,8 @@ def check_video(path: str) -> VideoState:
     """
     if os.path.isdir(path):
         return VideoState("unreadable", "is a folder")
+    if not is_utf8(path):
+        return VideoState("unreadable", NOT_UTF8)
     try:
         if os.path.getsize(path) == 0:
             return VideoState("unreadable", "is an empty file")
@@ -120,7 +124,7 @@ def _what_decord_means(error: Exception, path: str) -> str:
 def _declared_frames(path: str) -> int:
     import cv2
 
-    capture = cv2.VideoCapture(path)
+    capture = cv2.VideoCapture(utf8_name(path))
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
     capture.release()
     return int(count) if count > 0 else 0
@@ -401,7 +405,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=120.0,
         metavar="SECONDS",
         help="a video that takes longer is unreadable; default %(default)g",

@@ -1,14 +1,18 @@
 """The videos of an annotation list, and what to call what is made of them."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from polynl_mm.datasets.preparation.video_lists import find_delimiter
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError
 
 # What is added to the name of a video for that of its scores.
 SCORES = "_scores"
+# Of a class, of none (-1), or a value between classes.
+LABEL = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,15 @@ class ListedVideo:
 
 
 def read_video_list(
-    file: str | Path, folder: str | Path, delimiter: str = " "
+    file: str | Path, folder: str | Path, delimiter: str | None = None
 ) -> list[ListedVideo]:
     """Read the videos of an annotation list, each once.
 
     Args:
         file (str | Path): A video on each line, with any number of labels after it.
         folder (str | Path): What relative paths are below.
-        delimiter (str): What is between path and labels.
+        delimiter (str | None): What is between path and labels; default what it is in
+            the first line.
 
     Returns:
         list[ListedVideo]: In the order of the list. Names never lead out of a folder.
@@ -42,9 +47,11 @@ def read_video_list(
         UserError: If the list is empty or cannot be read.
     """
     lines = read_text(file, "annotation list").splitlines()
-    paths = list(dict.fromkeys(_path_of(x, delimiter) for x in lines if x.strip()))
-    if not paths:
+    lines = [line for line in lines if line.strip()]
+    if not lines:
         raise UserError(f"The annotation list {file} is empty: it lists no video.")
+    delimiter = find_delimiter(lines) if delimiter is None else delimiter
+    paths = list(dict.fromkeys(_path_of(line, delimiter) for line in lines))
     names = _unlike_each_other([_name_of(path, folder) for path in paths])
     return [
         ListedVideo(_file_of(Path(folder) / path), name)
@@ -54,7 +61,7 @@ def read_video_list(
 
 def _path_of(line: str, delimiter: str) -> str:
     fields = line.strip().split(delimiter)
-    while len(fields) > 1 and fields[-1].strip().isdigit():
+    while len(fields) > 1 and LABEL.fullmatch(fields[-1].strip()):
         fields.pop()
     return delimiter.join(fields).strip()
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from polynl_mm.atomic_files import expect_outputs
 from polynl_mm.datasets.preparation.video_lists import write_text
+from polynl_mm.file_names import utf8_name
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError, user_errors
 
@@ -221,7 +222,7 @@ def write_frames(clips: Sequence[Clip], read: Callable, out: Path) -> None:
         out (Path): For each clip a folder in it.
 
     Raises:
-        UserError: If a clip ends after its recording.
+        UserError: If a clip ends after its recording, or ``out`` cannot be written to.
     """
     by_recording: dict[str, list[Clip]] = {}
     for clip in clips:
@@ -239,7 +240,8 @@ def write_frames(clips: Sequence[Clip], read: Callable, out: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             for number, frame in enumerate(grey[clip.first : clip.last + 1], start=1):
-                if not cv2.imwrite(str(partial / TEMPLATE.format(number)), frame):
+                picture = partial / TEMPLATE.format(number)
+                if not cv2.imwrite(utf8_name(picture), frame):
                     raise UserError(f"{partial} cannot be written to.")
             os.replace(partial, out / clip.name)
 

@@ -24,6 +24,8 @@ from polynl_mm.datasets.preparation.resized_video import (
 )
 from polynl_mm.datasets.preparation.video_files import find_videos
 from polynl_mm.datasets.preparation.video_lists import write_text
+from polynl_mm.file_names import printable
+from polynl_mm.number_options import seconds
 from polynl_mm.text_files import parse_json, read_text
 from polynl_mm.user_errors import UserError, first_line, user_errors
 
@@ -182,7 +184,9 @@ def _summarize(target: Path, counts: Counter, failures: dict[Path, str]) -> list
         f"encoded at their size, {counts['copied']} small H.264 files copied, "
         f"{counts['done']} were there already, {len(failures)} failed"
     ]
-    lines = [f"{path}: {reason}" for path, reason in sorted(failures.items())]
+    lines = [
+        f"{printable(path)}: {reason}" for path, reason in sorted(failures.items())
+    ]
     summary += [f"  {line}" for line in lines[:SHOWN]]
     report = target / FAILURES_FILE
     if not lines:
@@ -245,7 +249,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=1800.0,
         metavar="SECONDS",
         help="a video that takes longer has failed",

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.datasets.annotations import check_annotation_line
+from polynl_mm.file_names import utf8_name
 from polynl_mm.text_files import read_text
 from polynl_mm.user_errors import UserError
 
 DELIMITERS = (" ", ";", ",", "|", "\t")
-LAST_DELIMITER = re.compile(r"([ ;,|\t])-?\d+$")
+LAST_DELIMITER = re.compile(r"([ ;,|\t])-?\d+(\.\d+)?$")
 
 
 def choose_delimiter(paths: Sequence[str], wanted: str | None = None) -> str:
@@ -79,8 +80,8 @@ def write_video_list(
         delimiter (str): What separates the two.
 
     Raises:
-        UserError: If a path cannot stand in such a list, or the file cannot be
-            written.
+        UserError: If a path cannot stand in such a list (as UTF-8), or the file cannot
+            be written.
     """
     for path, _ in entries:
         if path != path.strip() or any(end in path for end in "\r\n"):
@@ -88,6 +89,7 @@ def write_video_list(
                 f"The path {path!r} begins or ends with a space, or has a line end in "
                 "it, which a list cannot hold; rename the file or folder."
             )
+        utf8_name(path)
     write_text(
         target, "".join(f"{path}{delimiter}{label}\n" for path, label in entries)
     )
@@ -108,6 +110,19 @@ def write_text(target: str | os.PathLike, text: str) -> None:
             partial.write_text(text, encoding="utf-8")
     except UnicodeEncodeError as error:
         raise UserError(f"{target} could not be written: {error}") from error
+
+
+def find_delimiter(lines: Sequence[str]) -> str:
+    """Return what separates path and label in a list.
+
+    Args:
+        lines (Sequence[str]): The list, of one line at least.
+
+    Returns:
+        str: What stands before the label of the first line; a space if it has none.
+    """
+    match = LAST_DELIMITER.search(lines[0].strip())
+    return match[1] if match else " "
 
 
 def read_video_list(
@@ -132,8 +147,7 @@ def read_video_list(
     if not any(lines):
         raise UserError(f"The annotation file {path} is empty: it lists no video.")
     if delimiter is None:
-        match = LAST_DELIMITER.search(lines[0])
-        delimiter = match[1] if match else " "
+        delimiter = find_delimiter(lines)
     entries = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -80,6 +80,12 @@ def test_fusing(tmp_path):
     np.testing.assert_allclose(fused.scores, np.add(a, np.multiply(2, b)), rtol=1e-6)
     assert overall_accuracies(fused)["top1"] == 1.0
     assert overall_accuracies(fuse(dumps, [1, 0]))["top1"] == 2 / 3
+    for weights in ([0, 0], [np.nan, 1], [1, -np.inf]):
+        with pytest.raises(UserError, match="are finite numbers, not all 0"):
+            fuse(dumps, weights)
+    for weights in ([1e308, 1e308], [1e200, 1]):
+        with pytest.raises(UserError, match="give smaller ones"):
+            fuse(dumps, weights)
     with pytest.raises(UserError, match="2 results need 2 weights, not 3"):
         fuse(dumps, [1, 2, 3])
 

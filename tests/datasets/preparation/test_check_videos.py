@@ -205,8 +205,6 @@ def test_what_cannot_work(ann, videos, capsys):
     said = refused(capsys, ann, "--videos", videos, "--out", ann)
     assert "would be overwritten" in said
     assert "-j must be" in refused(capsys, ann, "--videos", videos, "-j", "0")
-    said = refused(capsys, ann, "--videos", videos, "--timeout", "0")
-    assert "--timeout must be" in said
     said = refused(capsys, ann, "--videos", videos, "--min-frames", "0")
     assert "--min-frames must be" in said
     said = refused(capsys, ann, "--videos", videos, "--delimiter", ",")

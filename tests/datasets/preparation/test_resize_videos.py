@@ -211,7 +211,6 @@ def test_what_cannot_work(source, tmp_path, capsys, monkeypatch):
         "--crf": "52",
         "--keyframe-interval": "0",
         "-j": "0",
-        "--timeout": "-1",
     }.items():
         assert f"{option} must be" in refused(source, out, option, value)
     (tmp_path / "file").touch()
