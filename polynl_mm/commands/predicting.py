@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from polynl_mm.atomic_files import expect_outputs, write_json
@@ -43,7 +44,7 @@ def predict_all(
                 print(f"  ({prediction.note})", flush=True)
             record = asdict(prediction)
             if copy is not None:
-                write_annotated(video, prediction, copy)
+                write_annotated(video, partial(_always, prediction.lines()), copy)
                 print(f"  annotated copy: {copy}", flush=True)
                 record["annotated"] = str(copy)
         except UserError as error:
@@ -51,6 +52,10 @@ def predict_all(
             record = {"video": video, "error": str(error)}
         records.append(record)
     return records
+
+
+def _always(lines: list[str], _: float) -> list[str]:
+    return lines
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from polynl_mm.atomic_files import expect_outputs, write_json
 from polynl_mm.commands.result_names import read_record, result_stem
-from polynl_mm.recognizers.annotated_videos import write_annotated_over_time
+from polynl_mm.recognizers.annotated_videos import write_annotated
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.devices import chosen_device
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         )
     print("Written: " + ", ".join(str(path) for path in outputs.values()))
     if args.annotated_video:
-        write_annotated_over_time(
+        write_annotated(
             args.video,
             lambda time: timeline.lines_at(time, args.top_k),
             args.annotated_video,

@@ -10,42 +10,10 @@ from tqdm import tqdm
 from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.file_names import utf8_name
 from polynl_mm.recognizers.frames_in_order import FramesInOrder
-from polynl_mm.recognizers.prediction import Prediction
-from polynl_mm.recognizers.video_reading import UnreadableVideoError, capturing
+from polynl_mm.recognizers.video_reading import capturing
 from polynl_mm.user_errors import UserError
 
 ROUND = ((-1, -1), (-1, 1), (1, -1), (1, 1))
-
-
-def write_annotated(video: str, prediction: Prediction, target: Path) -> None:
-    """Write a copy of a video with the predicted classes drawn on it.
-
-    Args:
-        video (str): The file.
-        prediction (Prediction): What to draw.
-        target (Path): The mp4 file to write.
-
-    Raises:
-        UserError: If no frame can be read, or no mp4 can be written.
-    """
-    with capturing(video) as capture, renamed_when_complete(target) as partial:
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        fps = fps if 0 < fps < 1000 else 25.0
-        writer = None
-        try:
-            while True:
-                read, frame = capture.read()
-                if not read:
-                    break
-                if writer is None:
-                    writer = open_writer(partial, fps, frame.shape[1::-1])
-                writer.write(draw_lines(frame, prediction.lines()))
-        finally:
-            if writer is not None:
-                writer.release()
-        if writer is None:
-            raise UnreadableVideoError(f"{video}: no frame can be read to annotate.")
-        _check_whole(partial, target)
 
 
 def open_writer(path: Path, fps: float, size: tuple) -> cv2.VideoWriter:
@@ -104,10 +72,10 @@ def draw_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:
     return frame
 
 
-def write_annotated_over_time(
-    video: str, lines_at: Callable[[float], list[str]], target: str
+def write_annotated(
+    video: str, lines_at: Callable[[float], list[str]], target: str | Path
 ) -> None:
-    """Write a copy of a video with lines of text on it that change over time.
+    """Write a copy of a video with lines of text on it, which may change over time.
 
     The copy has a constant frame rate, the video's mean: where the video's own varies,
     its frames are repeated or left out, so that every one is shown at its time.
@@ -115,7 +83,7 @@ def write_annotated_over_time(
     Args:
         video (str): The file.
         lines_at (Callable[[float], list[str]]): What to draw at a time in seconds.
-        target (str): The mp4 file to write.
+        target (str | Path): The mp4 file to write.
 
     Raises:
         UserError: If no frame can be read, or no mp4 can be written.

@@ -14,6 +14,7 @@ from clips_over_time import (
 )
 
 from polynl_mm.commands.result_names import result_stem
+from polynl_mm.recognizers.annotated_videos import write_annotated
 from polynl_mm.recognizers.frames_in_order import Frame, FramesInOrder
 from polynl_mm.recognizers.timelines import Timeline
 from polynl_mm.recognizers.windows import windows_of
@@ -114,6 +115,16 @@ def test_times_of_a_variable_frame_rate(tmp_path):
     inside = [[frame.index for frame in window.frames] for window in found]
     # No frame begins from 1.5 to 2 s: the one of 1 s is still on display.
     assert inside[:5] == [[0, 1, 2], [3, 4], [5], [5], [6, 7, 8, 9]]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_an_annotated_copy_of_a_variable_frame_rate_keeps_its_times(tmp_path, suffix):
+    """Whatever rate the header says: that of the first frames, in a Matroska file."""
+    times = [100 * k for k in range(10)] + [1000 + 500 * k for k in range(10)]
+    video = write_at_times(tmp_path / f"phone.{suffix}", noise(20), times)
+    write_annotated(str(video), lambda _: ["a class"], tmp_path / "copy.mp4")
+    copied = [frame.time for frame in FramesInOrder(str(tmp_path / "copy.mp4"))]
+    assert copied[-1] == pytest.approx(times[-1] / 1000, abs=0.6)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "nut", "mp4", "avi"])
