@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from every_plugin import wake
 from torch import nn
 
 from polynl_mm import plugins
@@ -75,13 +76,7 @@ def make(kind, dims, axes="spacetime", channels=8, **arguments):
     if kind != "Pointwise":  # which looks along no axes
         arguments["axes"] = axes
     plugin = getattr(plugins, f"{kind}{dims}d")(channels, **arguments)
-    for name, parameter in plugin.named_parameters():
-        if name in ("alpha", "beta", "gamma"):
-            nn.init.uniform_(parameter, 0.3, 0.6)
-        elif parameter.dim() == 1:
-            nn.init.uniform_(parameter, 0.5, 1.5)
-        else:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    wake(plugin)
     for buffer in plugin.buffers():
         if buffer.is_floating_point():
             nn.init.uniform_(buffer, 0.2, 0.8)

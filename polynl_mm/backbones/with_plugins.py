@@ -17,6 +17,13 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from polynl_mm.backbones.host_features import (
+    check_dims,
+    check_outputs,
+    is_told_by_layers,
+    layers_before,
+    output_channels,
+)
 from polynl_mm.backbones.initial_weights import keep_plugins_through_init_weights
 from polynl_mm.backbones.observed_features import Observed, observe_outputs
 from polynl_mm.backbones.placement import find_hosts
@@ -184,7 +191,7 @@ def _in_doubt(
     return [
         host
         for host, entry in places
-        if "at" in entry or not _is_told_by_layers(module.get_submodule(host))
+        if "at" in entry or not is_told_by_layers(module.get_submodule(host))
     ]
 
 
@@ -205,9 +212,9 @@ def _build(
             "norm; name another module."
         )
     cfg = {**entry["cfg"], "type": cls}
-    layers = _layers_before(module, path)
+    layers = layers_before(module, path)
     _check_trainable(module, path)
-    _check_dims(cls, path, layers, segments)
+    check_dims(cls, path, layers, segments)
     outputs = observed.outputs.get(path)
     if outputs == [] and observed.ran:
         print_log(
@@ -217,10 +224,10 @@ def _build(
             logger="current",
             level=logging.WARNING,
         )
-    if outputs and not _is_told_by_layers(host):
-        _check_outputs(cls, path, outputs, segments, cfg)
+    if outputs and not is_told_by_layers(host):
+        check_outputs(cls, path, outputs, segments, cfg)
     if "in_channels" not in cfg:
-        cfg["in_channels"] = _output_channels(path, layers)
+        cfg["in_channels"] = output_channels(path, layers)
     with _naming_unknown_arguments(cls, cfg):
         return *build_plugin_layer(cfg), segments
 
@@ -251,41 +258,6 @@ def _naming_unknown_arguments(
         ) from error
 
 
-def _layers_before(module: nn.Module, path: str) -> list[nn.Module]:
-    """Return the layers whose last ones tell what the module at ``path`` gives.
-
-    They are those of a block's last convolution (``conv3`` of a bottleneck), because
-    what a block registers after it, such as squeeze-and-excitation or a plugin, need
-    not end in its channels. Elsewhere they are the module's own or, where it has no
-    shape of its own (an activation, say), those of the Sequentials that end in it.
-    """
-    layers: list[nn.Module] = []
-    while path:
-        host = module.get_submodule(path)
-        numbered = [getattr(host, f"conv{i}", None) for i in range(1, 10)]
-        convolutions = [conv for conv in numbered if isinstance(conv, nn.Module)]
-        layers = _own_layers(convolutions[-1] if convolutions else host)
-        path = path.rpartition(".")[0]
-        known = any(_channels(layer) for layer in layers)
-        if known or not isinstance(module.get_submodule(path), nn.Sequential):
-            break
-    return layers
-
-
-def _own_layers(host: nn.Module) -> list[nn.Module]:
-    """Return a module and what is in it, but for plugins."""
-    layers = [host]
-    for child in host.children():
-        if not isinstance(child, Plugin):
-            layers += _own_layers(child)
-    return layers
-
-
-def _channels(layer: nn.Module) -> int | None:
-    found = getattr(layer, "num_features", getattr(layer, "out_channels", None))
-    return found if isinstance(found, int) else None
-
-
 def _check_trainable(module: nn.Module, path: str) -> None:
     frozen = [m for m in module.modules() if getattr(m, "frozen_stages", -1) >= 0]
     if not frozen:
@@ -298,87 +270,6 @@ def _check_trainable(module: nn.Module, path: str) -> None:
             f"frozen_stages={frozen[0].frozen_stages} freezes its stage; lower "
             "frozen_stages, or leave the stage out of stages (or at)."
         )
-
-
-def _feature_dims(layers: list[nn.Module]) -> int | None:
-    """Return 3 or 2 by convolutions and norms, None where none says."""
-    for layer in layers:
-        if isinstance(layer, nn.Conv3d | nn.BatchNorm3d):
-            return 3
-        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
-            return 2
-    return None
-
-
-def _check_dims(
-    cls: type[nn.Module], path: str, layers: list[nn.Module], segments: int | None
-) -> None:
-    dims, features = getattr(cls, "dims", None), _feature_dims(layers)
-    if dims is None or features is None:
-        return
-    name = cls.__name__
-    if dims == 3 and features == 2 and segments is None:
-        raise ValueError(
-            f"{name} takes (B, C, T, H, W), but {path} gives 2D features; add "
-            "num_segments=T, the frames of a clip at that layer, or use "
-            f"{name.replace('3d', '2d')}."
-        )
-    if dims == 3 and features == 3 and segments is not None:
-        raise ValueError(
-            f"num_segments={segments} is for 2D networks, but {path} gives 3D "
-            "features; remove it."
-        )
-    if dims == 2 and features == 3:
-        raise ValueError(
-            f"{name} takes (B, C, H, W), but {path} gives 3D features; use "
-            f"{name.replace('2d', '3d')}, with axes='space' to treat each frame alone."
-        )
-
-
-def _is_told_by_layers(host: nn.Module) -> bool:
-    """Return whether a module's layers tell its output's channels for certain.
-
-    Of a residual block they do, and of a Sequential or a single layer; of another
-    module, such as one with branches, its last layer need not be what it returns.
-    """
-    if hasattr(host, "conv1") and hasattr(host, "conv2"):
-        return True
-    return isinstance(host, nn.Sequential | nn.Conv2d | nn.Conv3d)
-
-
-def _check_outputs(
-    cls: type[nn.Module], path: str, outputs: list, segments: int | None, cfg: dict
-) -> None:
-    """Take the channels from what a module gives, or refuse what no plugin takes."""
-    dims = 2 if segments is not None else getattr(cls, "dims", None)
-    for output in outputs:
-        if not isinstance(output, Tensor):
-            raise ValueError(
-                f"{path} gives a {type(output).__name__}, and a plugin takes one "
-                "tensor; name a module that gives the features alone."
-            )
-        # Channels do not depend on the size of the input.
-        if output.shape[1] != outputs[0].shape[1] or (
-            dims is not None and output.dim() != dims + 2
-        ):
-            layout = "(B, C, H, W)" if dims == 2 else "(B, C, T, H, W)"
-            raise ValueError(
-                f"{path} gives features of shape {tuple(output.shape)}, and "
-                f"{cls.__name__} takes {layout}; tokens, and features with channels "
-                "last, are not supported."
-            )
-        cfg.setdefault("in_channels", output.shape[1])
-
-
-def _output_channels(path: str, layers: list[nn.Module]) -> int:
-    """Return the channels after a block: those of its last norm or convolution."""
-    known = [channels for layer in layers if (channels := _channels(layer))]
-    if not known:
-        raise ValueError(
-            f"The channels after {path} cannot be found from its layers; give "
-            "in_channels in the plugin's cfg."
-        )
-    return known[-1]
 
 
 def _alike(plugin: nn.Module, network: nn.Module) -> nn.Module:
