@@ -19,9 +19,19 @@ def is_told_by_layers(host: nn.Module) -> bool:
     Returns:
         bool: Whether they do.
     """
-    if hasattr(host, "conv1") and hasattr(host, "conv2"):
-        return True
-    return isinstance(host, nn.Sequential | nn.Conv2d | nn.Conv3d)
+    return is_residual(host) or isinstance(host, nn.Sequential | nn.Conv2d | nn.Conv3d)
+
+
+def is_residual(host: nn.Module) -> bool:
+    """Return whether a module is made as ResNet's blocks are.
+
+    Args:
+        host (nn.Module): The module.
+
+    Returns:
+        bool: By the names of its convolutions.
+    """
+    return hasattr(host, "conv1") and hasattr(host, "conv2")
 
 
 def layers_before(module: nn.Module, path: str) -> list[nn.Module]:

@@ -5,7 +5,7 @@ their own scheme, which would end it.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -39,9 +39,23 @@ def keep_plugins_through_init_weights(module: nn.Module, inserted: list[str]) ->
     module.init_weights = partial(init_weights, module)
 
 
+def modules_at(network: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
+    """Return the modules that are still there: a user may have cut a network.
+
+    Args:
+        network (nn.Module): The network.
+        paths (Iterable[str]): Where modules were.
+
+    Returns:
+        dict[str, nn.Module]: By path.
+    """
+    found = dict(network.named_modules(remove_duplicate=False))
+    return {path: found[path] for path in paths if path in found}
+
+
 def init_weights(self: nn.Module, *args: Any, **kwargs: Any) -> None:
     """Initialise the backbone; plugins have their own start, or what is loaded."""
-    plugins = {path: self.get_submodule(path) for path in self.plugin_paths}
+    plugins = modules_at(self, self.plugin_paths)
     initial = {
         path: copy.deepcopy(plugin.state_dict())
         for path, plugin in plugins.items()

@@ -50,21 +50,33 @@ def observe_outputs(network: nn.Module, paths: Iterable[str]) -> Observed:
     if first is None or not seen.outputs:
         return seen
     with torch.device("meta"), torch.no_grad():
-        dry = copy.deepcopy(network, _on_meta(network))
-        _leave_plugins_out(dry)
-        dry.eval()  # not chained: some of MMAction2's backbones return None
+        # A network of any kind: what goes wrong means that nothing is known.
+        try:
+            dry = _copy_to_run(network)
+        except Exception:
+            return seen
         for path, outputs in seen.outputs.items():
             dry.get_submodule(path).register_forward_hook(
                 lambda _, __, output, outputs=outputs: outputs.append(output)
             )
         for sizes in CLIPS if isinstance(first, nn.Conv3d) else IMAGES:
-            # A network of any kind: what goes wrong means that nothing is known.
             try:
                 dry(torch.empty(_batch_size(network), first.in_channels, *sizes))
             except Exception:
                 continue
             seen.ran = True
     return seen
+
+
+def _copy_to_run(network: nn.Module) -> nn.Module:
+    """Return a copy in evaluation, without its plugins and without anybody's hooks."""
+    dry = copy.deepcopy(network, _on_meta(network))
+    _leave_plugins_out(dry)
+    dry.eval()  # not chained: some of MMAction2's backbones return None
+    for module in dry.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return dry
 
 
 def _leave_plugins_out(network: nn.Module) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from polynl_mm.backbones.initial_weights import modules_at
+
 
 def keep_plugins_trainable(module: nn.Module, inserted: list[str]) -> None:
     """Have no ``train`` of a network change which weights of its plugins learn.
@@ -33,8 +35,8 @@ def train(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Set the mode as the class does; what plugins learn stays as it was."""
     weights = [
         (weight, weight.requires_grad)
-        for path in self.trainable_plugins
-        for weight in self.get_submodule(path).parameters()
+        for plugin in modules_at(self, self.trainable_plugins).values()
+        for weight in plugin.parameters()
     ]
     result = type(self).train(self, *args, **kwargs)
     for weight, learns in weights:

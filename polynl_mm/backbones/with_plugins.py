@@ -20,6 +20,7 @@ from torch import Tensor
 from polynl_mm.backbones.host_features import (
     check_dims,
     check_outputs,
+    is_residual,
     is_told_by_layers,
     layers_before,
     output_channels,
@@ -187,11 +188,15 @@ def _find_plugin(cfg: dict[str, Any]) -> type[nn.Module]:
 def _in_doubt(
     module: nn.Module, places: Sequence[tuple[str, dict[str, Any]]]
 ) -> list[str]:
-    """Return the hosts of which the layers do not tell what they give, and whether."""
+    """Return the hosts of which the layers do not tell what they give, or whether.
+
+    A network may take a residual block's layers one by one, and never call the block.
+    """
     return [
         host
         for host, entry in places
-        if "at" in entry or not is_told_by_layers(module.get_submodule(host))
+        if not is_told_by_layers(layer := module.get_submodule(host))
+        or ("at" in entry and is_residual(layer))
     ]
 
 
@@ -218,9 +223,9 @@ def _build(
     outputs = observed.outputs.get(path)
     if outputs == [] and observed.ran:
         print_log(
-            f"{type(module).__name__}: {path} was not called in a trial run of the "
-            f"network, so the {cls.__name__} after it would not run either; name a "
-            "module that is called.",
+            f"{type(module).__name__}: {path} was not called when the network was "
+            f"tried in evaluation, so the {cls.__name__} after it would not run "
+            "either; name a module that is called.",
             logger="current",
             level=logging.WARNING,
         )

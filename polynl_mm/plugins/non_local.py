@@ -36,7 +36,7 @@ from polynl_mm.plugins.key_positions import (
     pool_sizes,
 )
 from polynl_mm.plugins.position_encoding import Positions
-from polynl_mm.plugins.readable_layers import are_readable
+from polynl_mm.plugins.readable_layers import is_one_convolution
 from polynl_mm.plugins.shared_norms import normalise
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
@@ -207,10 +207,13 @@ class _NonLocalBlock(Plugin):
         """Return whether one matrix a sample is the cheaper form of this block."""
         if self.mode != "dot_product" or self.sub_sample or self.positions:
             return False  # the matrix would be applied to what is passed on, too
-        convs = (self.theta.conv, self.phi.conv, self.g.conv, self.conv_out.conv)
         if others is not None and self.axes == "time":
             return False  # keys and values of a pixel are less than K x K
-        if not are_readable(*convs):
+        norm = [name for name, _ in self.conv_out.named_children() if name != "conv"]
+        layers = (self.theta, self.phi, self.g)
+        if not all(map(is_one_convolution, layers)):
+            return False
+        if not is_one_convolution(self.conv_out, *norm[:1]):
             return False
         positions = math.prod(group_shape(x.shape[2:], self.axes))
         training = torch.is_grad_enabled() and (
@@ -239,7 +242,7 @@ class _NonLocalBlock(Plugin):
         if self.mode == "dot_product":
             return pairwise.dot_product(theta, phi, g)
         if self.mode == "concatenation":
-            if not are_readable(self.concat_project.conv):
+            if not is_one_convolution(self.concat_project, "activate"):
                 return self.concatenate(theta, phi, g)
             weight = self.concat_project.conv.weight.flatten()
             return pairwise.concatenation(theta, phi, g, weight)

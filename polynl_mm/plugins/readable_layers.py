@@ -36,12 +36,34 @@ def are_readable(*layers: nn.Module | None) -> bool:
     return all(layer is None or _is_readable(layer) for layer in layers)
 
 
+def is_one_convolution(layer: nn.Module, *others: str) -> bool:
+    """Return whether a layer is told by the weight and bias of its child ``conv``.
+
+    Args:
+        layer (nn.Module): As mmcv's ConvModule names its children.
+        *others (str): Children that are seen to elsewhere.
+
+    Returns:
+        bool: False where it has hooks, no ``conv``, more than that, or one that is not
+        readable.
+    """
+    children = dict(layer.named_children())
+    conv = children.pop("conv", None)
+    if conv is None or set(children) - set(others) or _has_hooks(layer):
+        return False
+    return are_readable(conv)
+
+
 def _is_readable(layer: nn.Module) -> bool:
     kind = type(layer)
     if kind not in _KNOWN and not (is_parametrized(layer) and kind.__base__ in _KNOWN):
         return False
-    for name in _HOOKS:
-        for hook in getattr(layer, name).values():
-            if type(hook).__name__ not in _OF_COUNTERS:
-                return False
-    return True
+    return not _has_hooks(layer)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    return any(
+        type(hook).__name__ not in _OF_COUNTERS
+        for name in _HOOKS
+        for hook in getattr(layer, name).values()
+    )

@@ -1,12 +1,14 @@
 """Networks of other structures: what is logged as inserted runs, or is refused."""
 
 import logging
+import threading
 
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
+from torch.nn.utils import weight_norm
 
 from polynl_mm import PolyNL3d, insert_plugins
 from polynl_mm.backbones.observed_features import observe_outputs
@@ -142,6 +144,33 @@ def test_dry_run_leaves_the_network_and_the_random_state_alone():
     assert not any(module._forward_hooks for module in net.modules())
 
 
+def locked(block):
+    block.lock = threading.Lock()
+    return block
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(weight_norm(Residual().conv1[0]), id="set anew by a hook"),
+        pytest.param(locked(Residual()), id="not to be copied"),
+        pytest.param(nn.Sequential(nn.LazyConv3d(8, 1), Residual()), id="lazy"),
+    ],
+)
+def test_networks_that_cannot_be_tried_take_plugins(block):
+    net = nn.Sequential(network(block), Residual())
+    net(torch.randn(1, 3, 2, 4, 4)).sum()
+    insert_plugins(net, dict(cfg=dict(type="PolyNL3d"), at=["1"]))
+    assert net[1].poly_nl.in_channels == 8
+
+
+def test_hooks_of_others_are_not_run_in_a_trial():
+    net, seen = network(Inception()), []
+    net[0].register_forward_hook(lambda *given: seen.append(given))
+    insert_plugins(net, dict(cfg=dict(type="PolyNL3d"), at=["1"]))
+    assert not seen and net[1].poly_nl.in_channels == 16
+
+
 class Uncalled(nn.Module):
     """Runs what is in its block, and never the block."""
 
@@ -166,7 +195,7 @@ def test_a_module_that_is_never_called_is_named(caplog, monkeypatch):
         logger.removeHandler(caplog.handler)
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     (warning,) = warnings
-    assert "1.block was not called in a trial run" in warning
+    assert "1.block was not called when the network was tried" in warning
 
 
 @pytest.mark.parametrize("dims", [2, 3])

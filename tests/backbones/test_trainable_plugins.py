@@ -75,3 +75,13 @@ def test_a_backbone_within_a_network_freezes_no_plugin_either():
         set_to_training()
         (plugin,) = plugins_of(network)
         assert all(p.requires_grad for p in plugin.parameters())
+
+
+def test_a_network_may_be_cut_afterwards():
+    network = make("ResNet3dCSN")
+    network.layer3 = nn.Identity()
+    (name,) = [n for n, _ in network.layer2[1].named_children() if "non_local" in n]
+    delattr(network.layer2[1], name)
+    for change in (network.train, network.eval, network.init_weights):
+        change()
+    assert plugins_of(network)

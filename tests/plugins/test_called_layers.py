@@ -20,8 +20,9 @@ EVERY = [
 
 
 def layers(block):
-    """Every layer with weights that is not made of others, by its name."""
-    kinds = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+    """Every layer that a plugin calls, by its name."""
+    norms = nn.modules.batchnorm._BatchNorm, nn.GroupNorm
+    kinds = (nn.modules.conv._ConvNd, *norms, nn.Sequential)
     return {n: m for n, m in block.named_modules() if isinstance(m, kinds)}
 
 
@@ -88,3 +89,18 @@ def test_adapters_around_every_layer_have_their_part(plugin, options, frames):
                 parameter.data.mul_(2)
     with torch.no_grad():
         assert torch.allclose(block(x), twice(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["dot_product", "concatenation"])
+def test_what_is_put_behind_a_projection_has_its_part(mode):
+    block, x = build(NonLocalBlock3d, dict(mode=mode)).eval(), clip(12)
+    plain = copy.deepcopy(block)
+    for layer in (block.theta, block.phi):
+        layer.add_module("less", nn.Hardtanh(-0.1, 0.1))
+    with torch.no_grad():
+        assert not torch.allclose(block(x), plain(x))
+    block = copy.deepcopy(plain)
+    block.theta = nn.ModuleList([block.theta])
+    block.theta.forward = block.theta[0].forward
+    with torch.no_grad():
+        assert torch.allclose(block(x), plain(x), rtol=1e-9, atol=1e-9)
