@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -37,13 +38,15 @@ def annotated_copies(
         on where that is one of the files or the copy of another video.
     """
     taken = {place_of(path) for path in (*videos, *others) if path is not None}
-    copies = []
+    numbers, copies = Counter(), []  # the last number that each name has got
     for video in videos:
         name = f"{result_stem(video)}_predicted"
-        copy, number = Path(folder) / f"{name}.mp4", 1
-        while place_of(copy) in taken:
-            number += 1
-            copy = copy.with_name(f"{name}_{number}.mp4")
+        while True:
+            numbers[name] += 1
+            ending = f"_{numbers[name]}" if numbers[name] > 1 else ""
+            copy = Path(folder) / f"{name}{ending}.mp4"
+            if place_of(copy) not in taken:
+                break
         taken.add(place_of(copy))
         copies.append(copy)
     return copies
@@ -60,8 +63,8 @@ def read_record(file: Path, video: str) -> dict | None:
         dict | None: The record; None if there is none that can be read.
 
     Raises:
-        UserError: If it is that of another video. One that is no longer where it was
-            is the same if its name is.
+        UserError: If it is that of another video. A copy in another folder, of the
+            same name and size, is the same, and so is one that has been moved.
     """
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -77,6 +80,9 @@ def read_record(file: Path, video: str) -> dict | None:
 
 
 def _is_video(named: str, video: str) -> bool:
-    if os.path.exists(named):
-        return place_of(named) == place_of(video)
-    return Path(named).name == Path(video).name
+    alike = Path(named).name == Path(video).name
+    if not (os.path.exists(named) and os.path.exists(video)):
+        return alike
+    if alike and os.path.getsize(named) == os.path.getsize(video):
+        return True
+    return place_of(named) == place_of(video)

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import traceback
 from pathlib import Path
 
@@ -250,7 +251,8 @@ def _check_inherited(file: Path, heirs: tuple[Path, ...]) -> None:
     Raises:
         UserError: If it is so.
     """
-    file = file.expanduser().resolve()
+    # Not through links: what a link inherits lies beside it.
+    file = Path(os.path.abspath(file.expanduser()))
     if file in heirs:
         circle = " inherits ".join(map(str, (*heirs[heirs.index(file) :], file)))
         raise UserError(f"A config cannot inherit itself: {circle}; change a _base_.")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from polynl_mm.commands import result_names
 from polynl_mm.commands.result_names import (
     annotated_copies,
     read_record,
@@ -49,9 +50,29 @@ def test_record_may_be_replaced_by_one_of_its_video(here):
     assert read_record(record, "w/a.mp4") is None
     record.write_text("{")
     assert read_record(record, "w/a.mp4") is None
-    for named in ("w/a.mp4", str(here / "w/a.mp4"), "gone/a.mp4"):
+    Path("copy").mkdir()
+    Path("copy/a.mp4").write_text("a.mp4")
+    for named in ("w/a.mp4", str(here / "w/a.mp4"), "gone/a.mp4", "copy/a.mp4"):
         record.write_text(json.dumps({"video": named}))
         assert read_record(record, "./w/a.mp4") == {"video": named}
+
+
+def test_video_of_the_same_name_and_another_size_is_another(here):
+    Path("other").mkdir()
+    Path("other/a.mp4").write_text("of another day")
+    Path("w/a.json").write_text(json.dumps({"video": "other/a.mp4"}))
+    with pytest.raises(UserError, match=r"result of other/a\.mp4, not of w/a\.mp4"):
+        read_record(Path("w/a.json"), "w/a.mp4")
+
+
+def test_many_videos_of_one_name_are_named_at_once(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        result_names, "place_of", lambda path: asked.append(path) or str(path)
+    )
+    videos = [f"{number}/video.mp4" for number in range(300)]
+    assert len(set(names(videos))) == 300
+    assert len(asked) <= 4 * 300
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,12 @@ def test_bug_in_an_imported_module_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ZeroDivisionError):
         load_config(str(tmp_path / "c.py"))
+
+
+def test_a_link_inherits_what_lies_beside_it(tmp_path):
+    """And not itself, though it is a link to what inherits it."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "cfg.py").write_text("momentum = 0.9\n")
+    (tmp_path / "a/b/cfg.py").write_text("_base_ = '../cfg.py'\n")
+    (tmp_path / "a/cfg.py").symlink_to("b/cfg.py")
+    assert load_config(str(tmp_path / "a/b/cfg.py")).momentum == 0.9

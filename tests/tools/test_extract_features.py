@@ -207,3 +207,13 @@ def test_list_of_any_form(tmp_path):
             assert [x.name for x in read_video_list(file, tmp_path)] == ["a"]
     file.write_text("a b.mp4;3\n")
     assert read_video_list(file, tmp_path, ";")[0].name == "a b"
+
+
+def test_names_that_end_like_a_label(tmp_path):
+    """Without a suffix, which a list may leave out."""
+    for name in ("match 1", "match 2.5", "both", "both 3"):
+        (tmp_path / f"{name}.mp4").touch()
+    file = tmp_path / "list.txt"
+    file.write_text("match 1\nmatch 2.5.mp4\nboth 3\nabsent 4\n")
+    found = [os.path.basename(video.path) for video in read_video_list(file, tmp_path)]
+    assert found == ["match 1.mp4", "match 2.5.mp4", "both.mp4", "absent.mp4"]

@@ -1,5 +1,6 @@
 """The videos of an annotation list, and what to call what is made of them."""
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def read_video_list(
     if not lines:
         raise UserError(f"The annotation list {file} is empty: it lists no video.")
     delimiter = find_delimiter(lines) if delimiter is None else delimiter
-    paths = list(dict.fromkeys(_path_of(line, delimiter) for line in lines))
+    paths = list(dict.fromkeys(_path_of(line, delimiter, folder) for line in lines))
     names = _unlike_each_other([_name_of(path, folder) for path in paths])
     return [
         ListedVideo(_file_of(Path(folder) / path), name)
@@ -59,11 +60,15 @@ def read_video_list(
     ]
 
 
-def _path_of(line: str, delimiter: str) -> str:
-    fields = line.strip().split(delimiter)
+def _path_of(line: str, delimiter: str, folder: str | Path) -> str:
+    line = line.strip()
+    fields = line.split(delimiter)
     while len(fields) > 1 and LABEL.fullmatch(fields[-1].strip()):
         fields.pop()
-    return delimiter.join(fields).strip()
+    path = delimiter.join(fields).strip()
+    # Without a suffix, what looks like a label may be the end of a name: "match 2".
+    whole, short = (_file_of(Path(folder) / name) for name in (line, path))
+    return line if os.path.isfile(whole) and not os.path.isfile(short) else path
 
 
 def _name_of(path: str, folder: str | Path) -> PurePosixPath:
