@@ -222,10 +222,14 @@ def _gain(runs: Runs, control: Runs, compare=difference) -> str:
 
 def format_cost(runs: Runs) -> str:
     """Say in a sentence how long the study took, and on what."""
-    hours = sum(run["cpu_seconds"] for run in runs) / 3600
+    hours = Counter()
+    for run in runs:
+        hours[run["seed"]] += run["cpu_seconds"] / 3600
     versions = ", ".join(sorted({run["torch"] for run in runs}))
+    each = ", ".join(f"{of_seed:.1f}" for _, of_seed in sorted(hours.items()))
     return (
-        f"{len(runs)} trainings took {hours:.1f} hours of one core (torch {versions})."
+        f"{len(runs)} trainings took {hours.total():.1f} hours of one core (torch "
+        f"{versions}), by seed: {each}."
     )
 
 
