@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from torch.nn.utils import weight_norm
 
-from polynl_mm import PolyNL3d, insert_plugins
+from polynl_mm import NonLocalBlock3d, PolyNL3d, insert_plugins
 from polynl_mm.backbones.observed_features import observe_outputs
 
 
@@ -169,6 +169,14 @@ def test_hooks_of_others_are_not_run_in_a_trial():
     net[0].register_forward_hook(lambda *given: seen.append(given))
     insert_plugins(net, dict(cfg=dict(type="PolyNL3d"), at=["1"]))
     assert not seen and net[1].poly_nl.in_channels == 16
+
+
+def test_plugins_that_are_there_are_passed_over_in_a_trial(monkeypatch):
+    """Those of quadratic time would take hours at the size of a whole clip."""
+    net = nn.Sequential(nn.Conv3d(3, 8, 1), NonLocalBlock3d(8), Inception())
+    monkeypatch.setattr(NonLocalBlock3d, "forward", None)
+    insert_plugins(net, dict(cfg=dict(type="PolyNL3d"), at=["2"]))
+    assert net[2].poly_nl.in_channels == 16
 
 
 class Uncalled(nn.Module):
