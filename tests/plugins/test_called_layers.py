@@ -26,6 +26,12 @@ def layers(block):
     return {n: m for n, m in block.named_modules() if isinstance(m, kinds)}
 
 
+def convolutions(block):
+    """Those of its layers that are convolutions, by name."""
+    kind = nn.modules.conv._ConvNd
+    return {n: m for n, m in layers(block).items() if isinstance(m, kind)}
+
+
 def compute(block, x):
     return block(x)
 
@@ -52,10 +58,9 @@ def test_hooks_of_every_layer_are_run(plugin, options, frames):
 def test_weights_set_anew_by_hooks_train(plugin, options, frames):
     block, x = build(plugin, options), clip(frames)
     plain = copy.deepcopy(block)
-    for name, layer in layers(block).items():
-        if isinstance(layer, nn.modules.conv._ConvNd):
-            prune.random_unstructured(layer, "weight", amount=0.5)
-            plain.get_submodule(name).weight.data.mul_(layer.weight_mask)
+    for name, layer in convolutions(block).items():
+        prune.random_unstructured(layer, "weight", amount=0.5)
+        plain.get_submodule(name).weight.data.mul_(layer.weight_mask)
     for _ in range(2):  # the second one shows a graph that was not made anew
         expected, found = result(plain, x, compute), result(block, x, compute)
         assert_same(found, {n: v for n, v in expected.items() if "gradient" not in n})
@@ -81,12 +86,11 @@ class Adapter(nn.Module):
 def test_adapters_around_every_layer_have_their_part(plugin, options, frames):
     block, x = build(plugin, options), clip(frames)
     twice = copy.deepcopy(block)
-    for name, layer in layers(block).items():
-        if isinstance(layer, nn.modules.conv._ConvNd):
-            parent, _, child = name.rpartition(".")
-            setattr(block.get_submodule(parent), child, Adapter(layer))
-            for parameter in twice.get_submodule(name).parameters():
-                parameter.data.mul_(2)
+    for name, layer in convolutions(block).items():
+        parent, _, child = name.rpartition(".")
+        setattr(block.get_submodule(parent), child, Adapter(layer))
+        for parameter in twice.get_submodule(name).parameters():
+            parameter.data.mul_(2)
     with torch.no_grad():
         assert torch.allclose(block(x), twice(x), rtol=1e-9, atol=1e-9)
 
