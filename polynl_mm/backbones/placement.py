@@ -174,8 +174,9 @@ def _choose_stages(stages: dict[str, nn.Module], spec: dict[str, Any]) -> list[s
         )
     if len(flags) != len(stages):
         raise ValueError(
-            f"stages={tuple(flags)} has {len(flags)} values, but the backbone has "
-            f"{len(stages)} stages ({', '.join(stages)}); give one value for each."
+            f"stages={tuple(flags)} has {len(flags)} value{'s' * (len(flags) != 1)}, "
+            f"but the backbone has {len(stages)} stages ({', '.join(stages)}); give "
+            "one value for each."
         )
     return [name for name, flag in zip(stages, flags, strict=True) if flag]
 
