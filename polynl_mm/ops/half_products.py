@@ -15,6 +15,8 @@ from torch import Tensor
 from polynl_mm.ops.own_functions import (
     apply_function,
     is_transformed,
+    is_watched,
+    wants_gradients,
     with_known_signature,
 )
 from polynl_mm.ops.precision import accumulate_dtype, outside_autocast
@@ -42,7 +44,7 @@ def wide_product(left: Tensor, right: Tensor) -> Tensor:
     dtype = accumulate_dtype(left)
     if left.dtype == dtype:
         return torch.bmm(left, right)
-    if left.is_cuda and _BMM_WIDENS:
+    if _widens(left, right):
         return torch.bmm(left, right, out_dtype=dtype)
     size = chunk_size(left)
     chunks = zip(left.split(size, dim=2), right.split(size, dim=1), strict=True)
@@ -51,6 +53,21 @@ def wide_product(left: Tensor, right: Tensor) -> Tensor:
         a, b = a.to(dtype), b.to(dtype)
         products = torch.bmm(a, b) if products is None else products.baddbmm(a, b)
     return products
+
+
+def _widens(left: Tensor, right: Tensor) -> bool:
+    """Return whether a product of half types can be told to give float32.
+
+    That operation has no derivative, no tangent and no rule for vmap: in the graph of
+    others it cannot stand.
+    """
+    if not (left.is_cuda and _BMM_WIDENS):
+        return False
+    return torch.compiler.is_compiling() or not (
+        torch.jit.is_tracing()
+        or is_watched(left, right)
+        or wants_gradients(left, right)
+    )
 
 
 def mean_of_products(left: Tensor, right: Tensor) -> Tensor:
@@ -203,7 +220,8 @@ class _SumOfProducts(torch.autograd.Function):
     @staticmethod
     def forward(left: Tensor, right: Tensor) -> Tensor:
         dtype = accumulate_dtype(left)
-        if left.is_cuda and left.dim() == 4 and left.shape[1] < left.shape[3]:
+        long = left.dim() == 4 and left.shape[1] < left.shape[3]
+        if long and left.dtype != dtype and _widens(left, right):
             return sum_by_diagonals(left, right)
         size = chunk_size(left)
         chunks = zip(left.split(size, -1), right.split(size, -1), strict=True)
@@ -227,7 +245,7 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, scale: Tensor) -> Tensor:
         scale, size = scale.unsqueeze(-1), chunk_size(x)
-        seen = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        seen = torch.jit.is_tracing() or is_watched(x, scale)
         if seen or is_transformed(x, scale):  # nothing is written in place
             return torch.cat([(p * scale).to(x.dtype) for p in x.split(size, -1)], -1)
         y = torch.empty_like(x)

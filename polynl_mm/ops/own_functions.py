@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
 from torch.autograd import forward_ad
 
 
 def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any:
     """Apply a function with gradients of its own, or just do what it does.
 
-    A traced graph holds no Python; its gradients are those of the operations. Where no
-    gradient is wanted, none is prepared.
+    A traced graph holds no Python, and forward-mode differentiation goes with what is
+    computed: both take the derivatives of the operations. Where no gradient is wanted,
+    none is prepared.
 
     Args:
         function (type[torch.autograd.Function]): The function.
@@ -26,10 +28,10 @@ def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any
     Returns:
         Any: What its ``forward`` returns.
     """
-    applies = is_watched(*inputs) or wants_gradients(*inputs)
-    if torch.jit.is_tracing() or not applies:
-        return function.forward(*inputs)
-    return function.apply(*inputs)
+    by_operations = torch.jit.is_tracing() or is_forward_mode(*inputs)
+    if not by_operations and (is_watched(*inputs) or wants_gradients(*inputs)):
+        return function.apply(*inputs)
+    return function.forward(*inputs)
 
 
 def wants_gradients(*inputs: Any) -> bool:
@@ -92,7 +94,24 @@ def is_watched(*inputs: Any) -> bool:
         bool: Whether a compiler, a transform of ``torch.func``, or forward-mode
         differentiation of one of the inputs is at work.
     """
-    if torch.compiler.is_compiling() or is_transformed():
+    seen = torch.compiler.is_compiling() or is_transformed()
+    return seen or is_forward_mode(*inputs)
+
+
+def is_forward_mode(*inputs: Any) -> bool:
+    """Return whether derivatives of the inputs go forward, with what is computed.
+
+    Args:
+        *inputs: Tensors and others.
+
+    Returns:
+        bool: Whether one has a tangent or ``torch.func.jvp`` is at work; False where a
+        compiler looks, which does not know.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    transforms = torch._C._functorch.get_interpreter_stack() or ()
+    if any(one.key() == TransformType.Jvp for one in transforms):
         return True
     tensors = (one for one in inputs if isinstance(one, Tensor))
     return any(forward_ad.unpack_dual(one).tangent is not None for one in tensors)
@@ -127,7 +146,8 @@ def writable(result: Tensor) -> Tensor:
     Returns:
         Tensor: The same numbers in the same memory.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    followed = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if followed or is_forward_mode(result):
         return result  # their gradients go through it
     return result.detach()
 

@@ -17,7 +17,10 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from polynl_mm.ops.own_functions import (
     apply_function,
     differentiable_gradients,
+    is_forward_mode,
+    is_transformed,
     room_for,
+    wants_gradients,
     with_known_signature,
 )
 from polynl_mm.ops.precision import (
@@ -61,13 +64,11 @@ def gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = False) -> T
     with without_autocast(theta):
         if phi.shape[2] <= max(theta.shape[1], g.shape[1]):
             return _gaussian_in_full(theta, phi, g, factor)
-        trains = torch.is_grad_enabled() and any(
-            t.requires_grad for t in (theta, phi, g)
-        )
+        trains = wants_gradients(theta, phi, g)
         # A trace is checked without gradients, and may be trained: one way for both.
         fused = theta.is_cuda or not (trains or torch.jit.is_tracing())
-        if fused and _has_fused_kernel(theta, g):
-            return _gaussian_fused(theta, phi, g, factor)
+        if fused and _has_fused_kernel(theta, phi, g):
+            return _gaussian_fused(theta, phi, g, factor, again=trains)
         wide = cast(accumulate_dtype(theta), theta, phi, g)
         return apply_function(_ChunkedGaussian, *wide, factor).to(dtype)
 
@@ -266,9 +267,10 @@ def _sum_prefixes(
         at = lengths.expand(-1, values.shape[1], -1)
         of_g = values.cumsum(dim=2).gather(2, at)  # (B, size, N)
         of_b_g = values.mul_(sorted_b).cumsum(dim=2).gather(2, at)
-        y[:, part] = of_b_g.addcmul_(a, of_g)
+        # Forward-mode differentiation knows no copy between types.
+        y[:, part] = of_b_g.addcmul_(a, of_g).to(y.dtype)
         if with_slope:
-            slope[:, part] = of_g
+            slope[:, part] = of_g.to(slope.dtype)
     return y, slope
 
 
@@ -278,30 +280,97 @@ def _gaussian_in_full(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> T
     return g @ affinity.to(g.dtype).mT
 
 
-def _has_fused_kernel(theta: Tensor, g: Tensor) -> bool:
-    """Return whether fused attention serves these widths and this type.
+def _has_fused_kernel(theta: Tensor, phi: Tensor, g: Tensor) -> bool:
+    """Return whether fused attention serves these widths, this type, and who looks on.
 
     Where it does not, ``scaled_dot_product_attention`` makes the N x N affinity
     without a word: on CPU where values and queries differ in width (measured), on
     CUDA in float64. In float32 its kernel on CUDA leaves tensor cores idle, and takes
     2.6 times as long as two products in TF32 (measured, N = 6272); compiled, it is
-    better than all chunks written out.
+    better than all chunks written out. It has no tangents and, within ``torch.func``,
+    no second derivatives.
     """
+    if is_transformed() or is_forward_mode(theta, phi, g):
+        return False
     if theta.is_cuda:
         exact = theta.dtype == torch.float32 and not torch.compiler.is_compiling()
         return theta.dtype != torch.float64 and not exact
     return theta.device.type == "cpu" and theta.shape[1] == g.shape[1]
 
 
-def _gaussian_fused(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
+def _gaussian_fused(
+    theta: Tensor, phi: Tensor, g: Tensor, factor: float, *, again: bool = False
+) -> Tensor:
+    """Return the softmax average by fused attention.
+
+    Args:
+        theta (Tensor): (B, K, N).
+        phi (Tensor): (B, K, M).
+        g (Tensor): (B, V, M).
+        factor (float): Of the similarities.
+        again (bool): Its gradients may be differentiated again, which torch's are not.
+
+    Returns:
+        Tensor: (B, V, N).
+    """
+    again = again and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
     width = g.shape[1]
     if theta.is_cuda:
         # Its kernels load rows of whole 16-byte words.
         theta, phi, g = (pad(t, (0, 0, 0, -t.shape[1] % 8)) for t in (theta, phi, g))
     # Contiguous rows, or the CPU's kernel does not serve.
     query, key, value = (t.mT.contiguous().unsqueeze(1) for t in (theta, phi, g))
+    given: list[Tensor] = []
+    if again:
+        query, key, value = _DifferentiatedAgain.apply(given, factor, query, key, value)
     y = scaled_dot_product_attention(query, key, value, scale=factor)  # (B, 1, N, V)
+    if again:
+        y = _KeepsGradient.apply(given, y)
     return y.squeeze(1)[..., :width].mT.contiguous()
+
+
+class _KeepsGradient(torch.autograd.Function):
+    """Hands the gradient of fused attention's output to what comes before it."""
+
+    @staticmethod
+    def forward(ctx, given: list[Tensor], y: Tensor) -> Tensor:
+        ctx.given = given
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:
+        if torch.is_grad_enabled():
+            ctx.given[:] = [grad]
+        return None, grad
+
+
+class _DifferentiatedAgain(torch.autograd.Function):
+    """Replaces the gradients of fused attention, where they get gradients themselves.
+
+    Else they pass through, and nothing is kept but what fused attention keeps.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, given: list[Tensor], factor: float, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.given, ctx.factor = given, factor
+        ctx.save_for_backward(*inputs)
+        return tuple(t.view_as(t) for t in inputs)
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+
+            def attend(*rows: Tensor) -> Tensor:
+                query, key, value = (t.squeeze(1).mT for t in rows)
+                return _gaussian_in_full(query, key, value, ctx.factor).mT.unsqueeze(1)
+
+            gradients = differentiable_gradients(
+                attend, ctx.saved_tensors, ctx.given.pop()
+            )
+        return None, None, *gradients
 
 
 @with_known_signature
@@ -317,7 +386,7 @@ class _ChunkedGaussian(torch.autograd.Function):
 
     @staticmethod
     def forward(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
-        if _has_fused_kernel(theta, g) and not torch.jit.is_tracing():
+        if _has_fused_kernel(theta, phi, g) and not torch.jit.is_tracing():
             return _gaussian_fused(theta, phi, g, factor)
         query = theta * factor
         y = room_for(g.new_empty(*g.shape[:2], theta.shape[2]), theta, phi)

@@ -78,10 +78,19 @@ def outside_autocast(backward: Callable) -> Callable:
 
     @functools.wraps(backward)
     def run(ctx, *gradients: Tensor | None) -> Any:
-        given = next((grad for grad in gradients if grad is not None), None)
-        if given is None:
+        given = [grad for grad in gradients if grad is not None]
+        if not given:
             return backward(ctx, *gradients)
-        with without_autocast(given):
+        device = given[0].device.type
+        if not torch.compiler.is_compiling() or device == "meta":
+            with without_autocast(given[0]):
+                return backward(ctx, *gradients)
+        # A compiler reads this where the function is applied, and may run it where
+        # autocast is on though it was off there. It starts again where a stride is
+        # asked for, and does not leave the context before it does.
+        for grad in given:
+            grad.stride()
+        with torch.autocast(device, enabled=False):
             return backward(ctx, *gradients)
 
     return run

@@ -147,9 +147,10 @@ def _call_wide(module: nn.Module, y: Tensor) -> Tensor:
         name: t.to(y.dtype) if t.is_floating_point() else t for name, t in state.items()
     }
     result = functional_call(module, wide, (y,))
-    with torch.no_grad():
-        for name, buffer in module.named_buffers():
-            buffer.copy_(wide[name])  # a norm's statistics
+    if module.training:
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                buffer.copy_(wide[name])  # a norm's statistics
     return result
 
 

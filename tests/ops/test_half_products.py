@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from pretended_gpu import pretended_gpu
 from random_tensors import draw
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,6 +36,49 @@ def test_wide_product_is_that_of_the_rounded_numbers(dtype, positions):
     expected = left.double() @ right.double()
     assert product.dtype == (dtype if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(product.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error:There is a performance drop")
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["", "as on a GPU"])
+@pytest.mark.parametrize(
+    "way", ["torch.func.vmap", "torch.func.jvp", "autograd", "is_grads_batched"]
+)
+def test_wide_product_is_differentiated_and_batched(way, on_gpu):
+    left, right = half(torch.bfloat16, left=(3, 2, 3, 300), right=(3, 2, 300, 4))
+    expected = left.double() @ right.double()
+    with pretended_gpu(on_gpu):
+        if way == "torch.func.vmap":
+            found = torch.func.vmap(wide_product)(left, right)
+        elif way == "torch.func.jvp":  # of what is linear in the first factor
+            _, found = torch.func.jvp(
+                lambda one: wide_product(one, right[0]), (left[0],), (left[1],)
+            )
+            expected = left[1].double() @ right[0].double()
+        elif way == "autograd":
+            leaf, grad = left[0].requires_grad_(), torch.ones(2, 3, 4)
+            product = wide_product(leaf, right[0])
+            (found,) = torch.autograd.grad(product, leaf, grad)
+            expected = grad.double() @ right[0].double().mT
+        else:
+            of = torch.zeros(2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
+            (found,) = torch.autograd.grad(
+                _Swapped.apply(of, right[0]), of, left, is_grads_batched=True
+            )
+            expected = left.double() @ right[0].double()
+    assert (found - expected).abs().max() <= 0.01 * expected.abs().max()
+
+
+class _Swapped(torch.autograd.Function):
+    """Whose backward pass makes the product."""
+
+    @staticmethod
+    def forward(ctx, of, right):
+        ctx.save_for_backward(right)
+        return of.new_zeros(2, 3, 300)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return wide_product(grad, *ctx.saved_tensors), None
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -225,11 +269,12 @@ class _Wide(TorchDispatchMode):
     ],
     ids=["gram", "direct", "reduced", "positions", "norm", "heads"],
 )
-def test_poly_nl_makes_no_float32_features(dtype, axes, options):
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["", "as on a GPU"])
+def test_poly_nl_makes_no_float32_features(dtype, axes, options, on_gpu):
     """On features that are in half already, forward and backward."""
     plugin = polynl_mm.PolyNL3d(32, axes=axes, zero_init=False, **options)
     x = torch.randn(2, 32, 4, 64, 48).to(dtype).requires_grad_()
-    with _Wide() as seen:
+    with pretended_gpu(on_gpu), _Wide() as seen:
         with torch.autocast("cpu", dtype=dtype):
             y = plugin(x)
         torch.autograd.grad(y, [x, *plugin.parameters()], torch.ones_like(y))
@@ -238,12 +283,13 @@ def test_poly_nl_makes_no_float32_features(dtype, axes, options):
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("positions", [None, "sine"])
-def test_dot_product_makes_no_float32_features(dtype, positions):
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["", "as on a GPU"])
+def test_dot_product_makes_no_float32_features(dtype, positions, on_gpu):
     plugin = polynl_mm.NonLocalBlock3d(
         32, mode="dot_product", zeros_init=False, positions=positions
     )
     x = torch.randn(2, 32, 4, 64, 48).to(dtype).requires_grad_()
-    with _Wide() as seen:
+    with pretended_gpu(on_gpu), _Wide() as seen:
         with torch.autocast("cpu", dtype=dtype):
             y = plugin(x)
         torch.autograd.grad(y, [x, *plugin.parameters()], torch.ones_like(y))

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from explained_plugins import CASES, make
+from pretended_gpu import pretended_gpu
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from polynl_mm.ops import pairwise
@@ -187,3 +189,85 @@ def test_first_gradient_is_the_same_where_a_second_may_follow(plugin):
     # The penalty on the gradient, as WGAN-GP and double backward use it.
     again[0].square().sum().backward()
     assert x.grad.isfinite().all()
+
+
+BOUNDS = {torch.float64: 1e-9, torch.float16: 0.1, torch.bfloat16: 0.25}
+
+
+def near(found, expected, dtype):
+    """Equal but for what the type rounds in a second derivative."""
+    largest = max(t.abs().max() for t in expected if t is not None)
+    for one, other in zip(found, expected, strict=True):
+        if other is None:
+            continue
+        assert one.isfinite().all()
+        scale = max(other.abs().max(), 0.1 * largest)
+        assert (one.double() - other).abs().max() <= BOUNDS[dtype] * scale
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@pytest.mark.parametrize("transform", [False, True], ids=["dual", "torch.func.jvp"])
+def test_forward_mode(plugin, dtype, transform):
+    """Along one direction in features and weights, against backward mode."""
+    plugin.to(dtype).double()  # what the type can hold
+    tensors = {"x": clip(dtype).double(), **dict(plugin.named_parameters())}
+    tensors = {name: t.detach() for name, t in tensors.items()}
+    along = {n: torch.randn_like(t).to(dtype).double() for n, t in tensors.items()}
+
+    def run(given):
+        given = dict(given)
+        return torch.func.functional_call(plugin, given, (given.pop("x"),))
+
+    y, expected = torch.autograd.functional.jvp(
+        lambda *given: run(dict(zip(tensors, given, strict=True))),
+        tuple(tensors.values()),
+        tuple(along.values()),
+    )
+    tensors, along = (
+        {name: t.to(dtype) for name, t in of.items()} for of in (tensors, along)
+    )
+    plugin.to(dtype)
+    with pretended_gpu(dtype != torch.float64):
+        if transform:
+            found = torch.func.jvp(run, (tensors,), (along,))
+        else:
+            with forward_ad.dual_level():
+                duals = {n: forward_ad.make_dual(tensors[n], along[n]) for n in tensors}
+                found = forward_ad.unpack_dual(run(duals))
+    near([found[0]], [y], dtype)
+    near([found[1]], [expected], dtype)
+
+
+def test_hessians_by_torch_func(plugin):
+    """Forward over backward."""
+    plugin.requires_grad_(False)
+    x = clip(shape=(1, 8, 2, 3, 2)).detach()
+
+    def loss(x):
+        return plugin(x).square().sum()
+
+    expected = torch.autograd.functional.hessian(loss, x)
+    near([torch.func.hessian(loss)(x)], [expected], torch.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+@pytest.mark.parametrize("transform", [False, True], ids=["", "torch.func"])
+def test_gradient_penalties_in_half_types_on_a_gpu(plugin, dtype, transform):
+    plugin.to(dtype).double()  # what the type can hold
+    x = clip(dtype).detach().double().requires_grad_()
+
+    def loss(x):
+        return plugin(x).double().square().sum() / 16
+
+    def of_penalty():
+        if transform:
+            second = torch.func.grad(lambda x: torch.func.grad(loss)(x).double().norm())
+            return [second(x.detach())]
+        (of_x,) = torch.autograd.grad(loss(x), x, create_graph=True)
+        return gradients(of_x.double().norm(), plugin, x)
+
+    expected = of_penalty()
+    plugin.to(dtype)
+    x = clip(dtype)
+    with pretended_gpu():
+        near(of_penalty(), expected, dtype)

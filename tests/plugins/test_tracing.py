@@ -3,7 +3,10 @@
 import pytest
 import torch
 from every_plugin import ALL_KINDS, make, wake
+from explained_plugins import CASES
+from explained_plugins import make as make_explained
 from mmengine.utils import digit_version
+from pretended_gpu import pretended_gpu
 
 from polynl_mm.ops import pairwise
 
@@ -26,10 +29,19 @@ TRACED = [
 OLD_TORCH = digit_version(torch.__version__) < digit_version("2.6")
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "on_gpu"),
+    [(torch.float64, False), (torch.bfloat16, False), (torch.bfloat16, True)],
+    ids=str,
+)
 @pytest.mark.parametrize("kind, arguments", TRACED, ids=str)
-def test_traces_with_gradients_on(kind, arguments, dtype, monkeypatch):
+def test_traces_with_gradients_on(kind, arguments, dtype, on_gpu, monkeypatch):
     monkeypatch.setattr(pairwise, "_CHUNK", 700)
+    with pretended_gpu(on_gpu):
+        _trace_with_gradients_on(kind, arguments, dtype)
+
+
+def _trace_with_gradients_on(kind, arguments, dtype):
     plugin = wake(make(kind, 3, in_channels=16, **arguments)).to(dtype).eval()
     x = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64).to(dtype).requires_grad_()
     if kind == "CompactGeneralizedNL" and dtype == torch.bfloat16:
@@ -86,3 +98,42 @@ def test_compile_and_export_equal_eager(kind):
     with torch.no_grad():
         exported = torch.export.export(plugin, (x,)).module()
         assert torch.allclose(exported(x), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(OLD_TORCH, reason="torch 2.5 does not follow their gradients")
+@pytest.mark.parametrize(
+    ("name", "within"),
+    [
+        *((name, False) for name in [*CASES, "poly_nl_gram", "gaussian_chunks"]),
+        *((name, True) for name in ("poly_nl_gram", "gaussian_chunks", "snl")),
+    ],
+)
+def test_compiled_training_under_autocast_equals_eager(name, within, monkeypatch):
+    """A compiler reads a backward pass in one context, and runs it in another."""
+    more = {
+        "poly_nl_gram": ("PolyNL", dict(schedule="gram", reduction=2)),
+        "gaussian_chunks": ("NonLocalBlock", {}),
+    }
+    kind, arguments = {**CASES, **more}[name]
+    if name != "gaussian":
+        monkeypatch.setattr(pairwise, "_CHUNK", 1000)
+    plugin = make_explained(kind, 3, **arguments).float()
+    x = torch.randn(2, 8, 4, 5, 3, requires_grad=True)
+    wanted = [x, *plugin.parameters()]
+
+    def train(run):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = run(x).float().square().sum()
+            if within:
+                return torch.autograd.grad(loss, wanted, allow_unused=True)
+        return torch.autograd.grad(loss, wanted, allow_unused=True)
+
+    expected = train(plugin)
+    torch.compiler.reset()
+    found = train(torch.compile(plugin, fullgraph=True, backend="aot_eager"))
+    largest = max(g.abs().max() for g in expected if g is not None)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            scale = max(other.abs().max(), 0.1 * largest)
+            assert (one - other).abs().max() <= 0.1 * scale
