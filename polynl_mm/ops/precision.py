@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# What an older compiler does not follow.
+_ASKS_FOR_STRIDES = torch.__version__ >= (2, 6)
+
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """Return the type in which large products of the tensors are to be made.
@@ -88,7 +91,7 @@ def outside_autocast(backward: Callable) -> Callable:
         # A compiler reads this where the function is applied, and may run it where
         # autocast is on though it was off there. It starts again where a stride is
         # asked for, and does not leave the context before it does.
-        for grad in given:
+        for grad in given if _ASKS_FOR_STRIDES else ():
             grad.stride()
         with torch.autocast(device, enabled=False):
             return backward(ctx, *gradients)

@@ -5,8 +5,6 @@ norm that starts at zero would never leave it behind a ReLU, whose gradient at z
 zero; so each unit has a scale, ``alpha``, that starts at zero instead.
 """
 
-from functools import partial
-
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -139,13 +137,15 @@ class StackedUnits(Plugin):
         for g, out, norm, alpha, mask in units:
             logits = None if mask is None else groups_as_samples(mask(read), self.axes)
             signal = groups_as_samples(g(read), self.axes)
-            filtered = partial(self._filtered, x, theta, phi, signal, logits)
+            operands = (x, theta, phi, signal, logits)
             if are_readable(*out):
-                y = filtered(torch.stack([term.weight.flatten(1) for term in out]))
+                weights = torch.stack([term.weight.flatten(1) for term in out])
+                y = self._filtered(*operands, weights)
             else:
                 chosen = _each_term(len(out), signal)
                 y = sum(
-                    term(filtered(one)) for term, one in zip(out, chosen, strict=True)
+                    term(self._filtered(*operands, one))
+                    for term, one in zip(out, chosen, strict=True)
                 )
             y = normalise(norm, y, holder())
             y = y.relu() if self.relu else y

@@ -34,6 +34,7 @@ def install() -> None:
     from polynl_mm.stack.newer_transformers import survive_newer_transformers
     from polynl_mm.stack.operation_counters import count_all_products
     from polynl_mm.stack.package_configs import find_configs_by_name
+    from polynl_mm.stack.plain_param_groups import make_param_groups_plain
     from polynl_mm.stack.safe_checkpoints import install_safe_loading
 
     if torch.distributed.is_available():
@@ -45,5 +46,6 @@ def install() -> None:
     install_atomic_writes()
     explain_errors_of_stack()
     format_configs_once()
+    make_param_groups_plain()
     find_configs_by_name()
     count_all_products()

@@ -24,6 +24,11 @@ visualizer = dict(type='ActionVisualizer', vis_backends=vis_backends)
 """,
     "compile": """
 compile = dict(backend='eager')
+backbone = model['backbone']
+backbone['plugins'] += [dict(cfg=dict(type='NonLocalBlock3d'))]
+del backbone
+optim_wrapper.update(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+                     paramwise_cfg=dict(norm_decay_mult=0.0))
 """,
     "checkpointing, deterministic": """
 activation_checkpointing = ['backbone.layer1']
