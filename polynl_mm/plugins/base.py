@@ -1,6 +1,7 @@
 """What every plugin shares: its input check, its axes, its identity at the start."""
 
 import math
+from numbers import Integral
 from typing import Literal
 
 import torch.nn as nn
@@ -50,7 +51,7 @@ class Plugin(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not isinstance(in_channels, int) or in_channels < 1:
+        if not is_whole(in_channels, 1):
             raise ValueError(
                 f"{name}: in_channels is a whole number from 1, not {in_channels!r}."
             )
@@ -61,7 +62,7 @@ class Plugin(nn.Module):
                 f"{name}: axes='time' needs a time axis, but {name} takes "
                 f"(B, C, H, W); use {name.replace('2d', '3d')}."
             )
-        self.in_channels = in_channels
+        self.in_channels = int(in_channels)
         if positions is not None and positions not in POSITIONS:
             raise ValueError(
                 f"{name}: positions is None or one of {POSITIONS}, not {positions!r}."
@@ -263,6 +264,21 @@ def group_shape(positions: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
     }[axes]
 
 
+def is_whole(value: object, low: int, high: float = math.inf) -> bool:
+    """Return whether an argument is a whole number of a range, numpy's among them.
+
+    Args:
+        value (object): What was given.
+        low (int): The least allowed.
+        high (float): The greatest allowed.
+
+    Returns:
+        bool: Whether it is; False for True and False.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and low <= value <= high
+
+
 def check_whole(owner: object, name: str, value: int, low: int, high: int) -> None:
     """Refuse an argument that is no whole number of a range.
 
@@ -276,11 +292,7 @@ def check_whole(owner: object, name: str, value: int, low: int, high: int) -> No
     Raises:
         ValueError: If ``value`` is none of these numbers.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or not low <= value <= high
-    ):
+    if not is_whole(value, low, high):
         raise ValueError(
             f"{type(owner).__name__}: {name} is a whole number from {low} to {high}, "
             f"not {value!r}."

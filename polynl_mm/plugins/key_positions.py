@@ -1,6 +1,7 @@
 """Which positions a non-local block's queries look at: pooling, groups of frames."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def pool_sizes(owner: Plugin, given: int | Sequence[int] | None) -> tuple[int, .
     """
     name = type(owner).__name__
     sizes = 2 if given is None else given
-    if isinstance(sizes, int):
+    if isinstance(sizes, Integral):
         sizes = (1, sizes, sizes)[-owner.dims :]
     if not isinstance(sizes, list | tuple) or len(sizes) != owner.dims:
         raise ValueError(

@@ -26,6 +26,7 @@ from polynl_mm.plugins.base import (
     check_whole,
     group_shape,
     groups_as_samples,
+    is_whole,
     samples_as_groups,
 )
 from polynl_mm.plugins.key_positions import (
@@ -73,7 +74,7 @@ class _NonLocalBlock(Plugin):
         name = type(self).__name__
         if mode not in MODES:
             raise ValueError(f"{name}: mode is one of {MODES}, not {mode!r}.")
-        if not isinstance(reduction, int) or reduction < 1:
+        if not is_whole(reduction, 1):
             raise ValueError(
                 f"{name}: reduction is a whole number from 1, not {reduction!r}."
             )

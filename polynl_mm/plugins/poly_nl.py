@@ -28,6 +28,7 @@ from polynl_mm.plugins.base import (
     Plugin,
     build_norm,
     check_whole,
+    is_whole,
     join_groups,
     split_groups,
 )
@@ -56,7 +57,7 @@ class _PolyNL(Plugin):
     ) -> None:
         super().__init__(in_channels, axes=axes, positions=positions)
         name = type(self).__name__
-        if not isinstance(reduction, int) or not 1 <= reduction <= in_channels:
+        if not is_whole(reduction, 1, in_channels):
             raise ValueError(
                 f"{name}: reduction is a whole number from 1 to in_channels="
                 f"{in_channels}, not {reduction!r}."

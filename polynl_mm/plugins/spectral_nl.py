@@ -14,7 +14,7 @@ from torch import Tensor
 
 from polynl_mm.ops.products import project
 from polynl_mm.ops.spectral import disentangled, spectral, spectral_softmax, whiten
-from polynl_mm.plugins.base import Axes, check_whole
+from polynl_mm.plugins.base import Axes, check_whole, is_whole
 from polynl_mm.plugins.position_encoding import Positions
 from polynl_mm.plugins.stacked_units import StackedUnits
 
@@ -45,7 +45,7 @@ class _SpectralNL(StackedUnits):
         super().__init__(
             in_channels,
             num_units=num_units,
-            terms=1 if disentangled else (order if isinstance(order, int) else 0) + 1,
+            terms=1 if disentangled else (order if is_whole(order, 0) else 0) + 1,
             reduction=reduction,
             axes=axes,
             norm_cfg=norm_cfg,

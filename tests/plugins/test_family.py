@@ -1,5 +1,8 @@
 """Every plugin against its reference, and what all of them promise."""
 
+import inspect
+
+import numpy as np
 import pytest
 import torch
 from closeness import assert_close, assert_equal_to_reference
@@ -7,6 +10,7 @@ from every_plugin import ALL_KINDS, make, wake
 from mmcv.cnn import build_plugin_layer, fuse_conv_bn
 from torch import nn
 
+import polynl_mm
 from polynl_mm.ops import reference
 from polynl_mm.plugins import (
     compact_generalized_nl,
@@ -277,6 +281,25 @@ def test_builds_through_mmcv_and_names_bad_features(kind):
 def test_bad_arguments_are_named(kind, arguments, message):
     with pytest.raises(ValueError, match=f"{kind}3d: .*{message}|{message}"):
         make(kind, 3, in_channels=16, **arguments)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_whole_numbers_may_be_those_of_numpy(kind):
+    """As sizes that were computed are; PyTorch's own layers take them."""
+    signature = inspect.signature(getattr(polynl_mm, f"{kind}3d")).parameters
+    defaults = {n: p.default for n, p in signature.items() if type(p.default) is int}
+    whole = {name: np.int64(value) for name, value in defaults.items()}
+    plain = make(kind, 3, in_channels=16, **defaults)
+    plugin = make(kind, 3, in_channels=np.int64(16), **whole)
+    plugin.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 16, 2, 3, 3)
+    assert torch.equal(wake(plugin.eval())(x), wake(plain.eval())(x))
+    for name, value in {"in_channels": 16, **defaults}.items():
+        with pytest.raises(ValueError, match=rf"{name}.* whole number .*, not 1\.5"):
+            make(kind, 3, **{"in_channels": 16, **defaults, name: 1.5})
+        if value == 1:
+            with pytest.raises(ValueError, match=rf"{name}.*, not True"):
+                make(kind, 3, **{"in_channels": 16, **defaults, name: True})
 
 
 @pytest.mark.parametrize("kind", ["PolyNL", "NonLocalBlock", "GlobalContext"])
