@@ -84,6 +84,33 @@ def test_parts_of_a_clip_equal_the_whole(name, arguments):
     assert_near(plugin, found, expected, "float32")
 
 
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 2e-3), ("bfloat16", 0.5)])
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=IDS)
+def test_second_and_forward_derivatives(name, arguments, precision, bound):
+    plugin, x = build(name, arguments)
+    plugin.eval()  # torch.func lets no norm count
+    x.requires_grad_()
+
+    def second(x):
+        loss = plugin(x).double().square().sum()
+        (of_x,) = torch.autograd.grad(loss, x, create_graph=True)
+        return torch.autograd.grad(of_x.double().norm(), x)[0]
+
+    def forward(x):
+        return torch.func.jvp(plugin, (x.detach(),), (x.detach(),))[1]
+
+    plugin.double()
+    expected = [second(x.double()), forward(x.double())]
+    plugin, x = plugin.float().to(DEVICE), x.to(DEVICE)
+    with multiplying(precision):
+        found = [second(x)]
+    if precision == "float32":
+        found.append(forward(x))
+    for ours, theirs in zip(found, expected, strict=False):
+        error = (ours.double().cpu() - theirs).abs().max() / theirs.abs().max()
+        assert error <= bound
+
+
 @pytest.mark.skipif(DEVICE != "cuda", reason="is of GPUs alone")
 @pytest.mark.parametrize(("name", "arguments"), CASES, ids=IDS)
 def test_a_cuda_graph_replays_it(name, arguments):
