@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
+from polynl_mm.ops.own_functions import is_transformed
 from polynl_mm.ops.summaries import shared_among
 
 
@@ -81,7 +82,15 @@ def together(
 
     Raises:
         ValueError: As the module.
+        RuntimeError: Within a transform of ``torch.func``, which would not see the
+            threads that compute the parts.
     """
+    if is_transformed(*parts):
+        raise RuntimeError(
+            "The parts of a clip are computed in threads, into which torch.func's "
+            "grad, jvp and vmap do not follow: take torch.autograd.grad or "
+            "forward_ad.dual_level, or transform the module on the whole clip."
+        )
     holder = _Parts(len(parts))
     others = holder if through is None else through(holder)
     same = {id(p): p for p in module.parameters()}

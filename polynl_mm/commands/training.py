@@ -13,7 +13,11 @@ from polynl_mm.clip_parallel.runs import (
 )
 from polynl_mm.datasets.annotations import check_datasets
 from polynl_mm.datasets.decoding.bad_videos import stop_at_bad_videos
-from polynl_mm.recognizers.config_values import check_values
+from polynl_mm.recognizers.config_values import (
+    check_layer_names,
+    check_values,
+    compare_schedules,
+)
 from polynl_mm.recognizers.configs import (
     add_hook,
     build_runner,
@@ -136,6 +140,7 @@ def train(args: argparse.Namespace) -> None:
     if not cfg.get("train_dataloader"):
         raise UserError(f"{args.config} has no train_dataloader to train with.")
     check_values(cfg)
+    compare_schedules(cfg)
     ranks = ranks_of(cfg, args.clip_parallel)
     set_start(cfg, args)
     hold_work_dir(cfg.work_dir, resumes=bool(cfg.get("resume")))
@@ -150,5 +155,7 @@ def train(args: argparse.Namespace) -> None:
     with process_group(cfg, args.launcher):
         sample_by_groups(cfg, ranks)
         runner = build_runner(cfg)
+        if not cfg.get("strategy"):  # else it is built later, and these are ignored
+            check_layer_names(cfg, runner.model)
         with shared_clips(runner, ranks):
             runner.train()

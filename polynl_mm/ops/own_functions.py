@@ -28,10 +28,11 @@ def apply_function(function: type[torch.autograd.Function], *inputs: Any) -> Any
     Returns:
         Any: What its ``forward`` returns.
     """
-    by_operations = torch.jit.is_tracing() or is_forward_mode(*inputs)
-    if not by_operations and (is_watched(*inputs) or wants_gradients(*inputs)):
-        return function.apply(*inputs)
-    return function.forward(*inputs)
+    if torch.jit.is_tracing() or is_forward_mode(*inputs):
+        return function.forward(*inputs)
+    seen = torch.compiler.is_compiling() or is_transformed()
+    applies = seen or wants_gradients(*inputs)
+    return function.apply(*inputs) if applies else function.forward(*inputs)
 
 
 def wants_gradients(*inputs: Any) -> bool:
@@ -113,8 +114,18 @@ def is_forward_mode(*inputs: Any) -> bool:
     transforms = torch._C._functorch.get_interpreter_stack() or ()
     if any(one.key() == TransformType.Jvp for one in transforms):
         return True
+    if forward_ad._current_level < 0:
+        return False
     tensors = (one for one in inputs if isinstance(one, Tensor))
-    return any(forward_ad.unpack_dual(one).tangent is not None for one in tensors)
+    return any(_has_tangent(one) for one in tensors)
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    # What a transform of torch.func wraps shows its tangent outside of it alone.
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    with torch._C._DisableFuncTorch():
+        return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def with_known_signature(

@@ -320,57 +320,58 @@ def _gaussian_fused(
         theta, phi, g = (pad(t, (0, 0, 0, -t.shape[1] % 8)) for t in (theta, phi, g))
     # Contiguous rows, or the CPU's kernel does not serve.
     query, key, value = (t.mT.contiguous().unsqueeze(1) for t in (theta, phi, g))
-    given: list[Tensor] = []
     if again:
-        query, key, value = _DifferentiatedAgain.apply(given, factor, query, key, value)
+        *rows, of_output = _DifferentiatedAgain.apply(factor, query, key, value)
+        query, key, value = rows
     y = scaled_dot_product_attention(query, key, value, scale=factor)  # (B, 1, N, V)
     if again:
-        y = _KeepsGradient.apply(given, y)
+        y = _HandsBack.apply(y, of_output)
     return y.squeeze(1)[..., :width].mT.contiguous()
-
-
-class _KeepsGradient(torch.autograd.Function):
-    """Hands the gradient of fused attention's output to what comes before it."""
-
-    @staticmethod
-    def forward(ctx, given: list[Tensor], y: Tensor) -> Tensor:
-        ctx.given = given
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:
-        if torch.is_grad_enabled():
-            ctx.given[:] = [grad]
-        return None, grad
 
 
 class _DifferentiatedAgain(torch.autograd.Function):
     """Replaces the gradients of fused attention, where they get gradients themselves.
 
-    Else they pass through, and nothing is kept but what fused attention keeps.
+    Stands before it, with one output more, of which :class:`_HandsBack` makes the
+    gradient that of the attention's output. Else all pass through, and nothing more is
+    kept: of what it saves fused attention saves the same (hooks on saved tensors see
+    both).
     """
 
     @staticmethod
     def forward(
-        ctx, given: list[Tensor], factor: float, *inputs: Tensor
+        ctx, factor: float, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.given, ctx.factor = given, factor
-        ctx.save_for_backward(*inputs)
-        return tuple(t.view_as(t) for t in inputs)
+        ctx.factor = factor
+        ctx.save_for_backward(query, key, value)
+        shape = (*query.shape[:-1], value.shape[-1])
+        of_output = value.new_zeros(()).expand(shape)  # no memory
+        return *(t.view_as(t) for t in (query, key, value)), of_output
 
     @staticmethod
     @outside_autocast
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
+        *plain, grad = gradients
+        if not torch.is_grad_enabled():
+            return None, *plain
 
-            def attend(*rows: Tensor) -> Tensor:
-                query, key, value = (t.squeeze(1).mT for t in rows)
-                return _gaussian_in_full(query, key, value, ctx.factor).mT.unsqueeze(1)
+        def attend(*rows: Tensor) -> Tensor:
+            query, key, value = (t.squeeze(1).mT for t in rows)
+            return _gaussian_in_full(query, key, value, ctx.factor).mT.unsqueeze(1)
 
-            gradients = differentiable_gradients(
-                attend, ctx.saved_tensors, ctx.given.pop()
-            )
-        return None, None, *gradients
+        return None, *differentiable_gradients(attend, ctx.saved_tensors, grad)
+
+
+class _HandsBack(torch.autograd.Function):
+    """Gives the gradient of an output to another tensor, too."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, of_output: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, grad
 
 
 @with_known_signature

@@ -20,6 +20,7 @@ from polynl_mm.ops.half_products import (
     mean_of_products,
     scale_positions,
 )
+from polynl_mm.ops.own_functions import is_forward_mode
 from polynl_mm.ops.poly import SCHEDULES, Schedule, poly_nl
 from polynl_mm.ops.precision import cast
 from polynl_mm.ops.summaries import holder, mean_of_all
@@ -191,7 +192,13 @@ class _PolyNL(Plugin):
         parts = moment.unflatten(-1, (self.heads, -1))
         if are_readable(norm):
             weight, bias = cast(moment.dtype, norm.weight, norm.bias)
-            parts = layer_norm(parts, norm.normalized_shape, weight, bias, norm.eps)
+            if is_forward_mode(parts):  # gradients of torch's own tangents are wrong
+                mean = parts.mean(-1, keepdim=True)
+                spread = parts.var(-1, keepdim=True, correction=0) + norm.eps
+                parts = (parts - mean) * spread.rsqrt() * weight + bias
+            else:
+                shape = norm.normalized_shape
+                parts = layer_norm(parts, shape, weight, bias, norm.eps)
         else:
             parts = norm(parts.to(norm.weight.dtype)).to(moment.dtype)
         return parts.flatten(-2)

@@ -13,6 +13,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
 
 from polynl_mm.user_errors import UserError, did_you_mean
 
@@ -33,6 +35,8 @@ DICTS = (
     "visualizer",
 )
 LOG_LEVELS = {logging.getLevelName(level): level for level in range(10, 60, 10)}
+# Of MMEngine's Runner: settings that name layers of the network.
+LAYER_NAMES = ("activation_checkpointing", "efficient_conv_bn_eval")
 LISTS_OF_DICTS = ("custom_hooks",)
 
 
@@ -109,6 +113,10 @@ VALUES: dict[str, Allowed] = {
     "model.cls_head.num_classes": _whole(1),
     "model.cls_head.in_channels": _whole(1),
     "model.cls_head.dropout_ratio": _number(0, 1),
+    "compile": Allowed(
+        "True, False or a dict such as dict(mode='default')",
+        lambda value: value is None or isinstance(value, (bool, dict)),
+    ),
     "param_scheduler.*.gamma": _number(0),
     "param_scheduler.*.begin": _whole(0),
     "param_scheduler.*.T_max": _whole(1, (None,)),
@@ -151,6 +159,63 @@ def check_values(cfg: Config) -> None:
         _check_save_best(cfg)
     _check_slow_pathway(plain)
     _check_endless_epochs(plain)
+    _check_sharded_averages(plain)
+
+
+def check_layer_names(cfg: Config, model: nn.Module) -> None:
+    """Refuse settings of layers that a network does not have.
+
+    Args:
+        cfg (Config): The config of a run.
+        model (nn.Module): What it builds, as MMEngine wraps it or not.
+
+    Raises:
+        UserError: Naming the setting and a layer of the nearest name.
+    """
+    if is_model_wrapper(model):
+        model = model.module
+    layers = dict(model.named_modules())
+    for key in LAYER_NAMES:
+        names = cfg.get(key) or []
+        for name in [names] if isinstance(names, str) else names:
+            if name not in layers:
+                ends = str(name).rpartition(".")[2]
+                alike = [layer for layer in layers if layer.endswith(f".{ends}")]
+                hint = did_you_mean(str(name), alike or layers) or "."
+                raise UserError(f"{key}: the network has no layer {name!r}{hint}")
+
+
+def compare_schedules(cfg: Config) -> None:
+    """Warn where a training ends before the schedule of its learning rate does.
+
+    Args:
+        cfg (Config): The config of a training run, of allowed values.
+    """
+    plain = cfg.to_dict()
+    epochs = (plain.get("train_cfg") or {}).get("max_epochs")
+    schedulers = plain.get("param_scheduler") or []
+    if epochs is None:
+        return
+    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    for index, scheduler in enumerate(schedulers):
+        if not isinstance(scheduler, dict) or not scheduler.get("by_epoch", True):
+            continue
+        begin = scheduler.get("begin", 0)
+        last = {"milestones": max(scheduler.get("milestones") or [0])}
+        if scheduler.get("T_max"):
+            last["T_max"] = begin + scheduler["T_max"]
+        if isinstance(scheduler.get("end"), int):
+            last["end"] = scheduler["end"]
+        key = max(last, key=last.get)
+        if last[key] > epochs:
+            print_log(
+                f"The training ends after {epochs} epochs, but param_scheduler.{index} "
+                f"({scheduler.get('type')}) changes the learning rate until epoch "
+                f"{last[key]}: it is cut off. For a schedule of {epochs} epochs set "
+                f"begin, end, {key} of param_scheduler, too.",
+                logger="current",
+                level=logging.WARNING,
+            )
 
 
 def _check_shapes(cfg: Config) -> None:
@@ -171,7 +236,13 @@ def _check_shapes(cfg: Config) -> None:
                 f"{type(value).__name__} ({_short(value)})."
             )
         for index, part in enumerate(value):
-            if isinstance(part, dict) and "type" not in part:
+            if not isinstance(part, dict):
+                raise UserError(
+                    f"{key}.{index} is a dict such as dict(type=...), not a "
+                    f"{type(part).__name__} ({_short(part)}); a list of dicts is "
+                    "written in a config file, --cfg-options takes none."
+                )
+            if "type" not in part:
                 raise UserError(f"{key}.{index} has no type ({_short(part)}).")
 
 
@@ -221,6 +292,19 @@ def _check_endless_epochs(plain: dict) -> None:
             "train_dataloader.sampler.type='InfiniteSampler' has no end, so that an "
             "epoch would have none; take DefaultSampler, or train_cfg="
             "dict(type='IterBasedTrainLoop', max_iters=...)."
+        )
+
+
+def _check_sharded_averages(plain: dict) -> None:
+    """Meet averaged weights of a network that FSDP has cut up."""
+    kind = (plain.get("strategy") or {}).get("type")
+    hooks = plain.get("custom_hooks") or []
+    if str(kind).endswith("FSDPStrategy") and any(
+        str(hook["type"]).rpartition(".")[2] == "EMAHook" for hook in hooks
+    ):
+        raise UserError(
+            "custom_hooks: EMAHook averages a copy of the network, and FSDP leaves no "
+            "process a whole one; remove EMAHook, or strategy and runner_type."
         )
 
 

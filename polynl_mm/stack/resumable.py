@@ -217,7 +217,9 @@ class CrashSafeCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook, which deletes old files only after new ones exist.
 
     With ``max_keep_ckpts=1`` the original leaves no checkpoint at all while it
-    writes. For a moment there is one file more than asked for instead.
+    writes. For a moment there is one file more than asked for instead. The original
+    also deletes the best checkpoint of another run, which a resumed checkpoint names;
+    this one deletes nothing outside of its own folder.
 
     If a checkpoint cannot be written, all ranks stop, and one sentence says why.
     """
@@ -225,7 +227,7 @@ class CrashSafeCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         """Finish the set-up, then put the deletions off."""
         super().before_train(runner)
-        self.file_backend = _DeferredDeletion(self.file_backend)
+        self.file_backend = _DeferredDeletion(self.file_backend, self.out_dir)
 
     def _save_checkpoint(self, runner) -> None:
         with _write_errors_on_all_ranks(runner):
@@ -289,14 +291,27 @@ def _write_errors_on_all_ranks(runner) -> Iterator[None]:
 
 
 class _DeferredDeletion:
-    """A file backend that remembers what to delete until told to."""
+    """A file backend that remembers what to delete until told to.
 
-    def __init__(self, backend):
+    What lies outside of ``folder`` is for it no file to be deleted.
+    """
+
+    def __init__(self, backend, folder: str):
         self._backend = backend
+        self._folder = Path(folder).resolve()
         self._waiting = []
 
     def __getattr__(self, name):
         return getattr(self._backend, name)
+
+    def isfile(self, path) -> bool:
+        return self._is_own(path) and self._backend.isfile(path)
+
+    def isdir(self, path) -> bool:
+        return self._is_own(path) and self._backend.isdir(path)
+
+    def _is_own(self, path) -> bool:
+        return self._folder in Path(path).resolve().parents
 
     def remove(self, path) -> None:
         self._waiting.append((self._backend.remove, path))
@@ -306,7 +321,8 @@ class _DeferredDeletion:
 
     def delete_now(self, keep: set) -> None:
         for delete, path in self._waiting:
-            if path not in keep and self._backend.exists(path):
+            own = path not in keep and self._is_own(path)
+            if own and self._backend.exists(path):
                 delete(path)
         self._waiting.clear()
 

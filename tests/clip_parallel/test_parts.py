@@ -91,3 +91,20 @@ def test_parts_that_cut_a_window_of_the_pooling_are_refused():
     block = build(NonLocalBlock3d, dict(sub_sample=True, pool_size=(2, 2, 2)))
     with pytest.raises(ValueError, match=r"parts of a clip have \(3, 5\) frames"):
         in_parts((3, 5))(block, clip(8))
+
+
+@pytest.mark.parametrize("transform", ["grad", "jvp", "vmap"])
+def test_transforms_that_do_not_see_the_parts_are_refused(transform):
+    plugin = PolyNL3d(4)
+    x = torch.randn(1, 4, 4, 2, 2)
+
+    def run(x):
+        return torch.cat(together(plugin, x.split((1, 3), dim=2)), dim=2)
+
+    with pytest.raises(RuntimeError, match="computed in threads, into which"):
+        if transform == "grad":
+            torch.func.grad(lambda x: run(x).sum())(x)
+        elif transform == "jvp":
+            torch.func.jvp(run, (x,), (x,))
+        else:
+            torch.func.vmap(run)(x.unsqueeze(0))

@@ -1,5 +1,8 @@
 """Every way in which torch differentiates or batches: each plugin goes with all."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from explained_plugins import CASES, make
@@ -8,6 +11,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
+from polynl_mm import GlobalContext3d
 from polynl_mm.ops import pairwise
 
 # Half types go other ways than wide ones.
@@ -271,3 +275,74 @@ def test_gradient_penalties_in_half_types_on_a_gpu(plugin, dtype, transform):
     x = clip(dtype)
     with pretended_gpu():
         near(of_penalty(), expected, dtype)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_transforms_within_a_dual_level(plugin):
+    """Which hide the tangents of what they wrap."""
+    x = clip(shape=(2, 8, 2, 3, 2)).detach()
+    along = torch.randn_like(x)
+
+    def loss(x):
+        return plugin(x).square().sum()
+
+    def clips(x):
+        return torch.func.vmap(lambda one: plugin(one.unsqueeze(0)).squeeze(0))(x)
+
+    outputs, tangents = torch.func.jvp(plugin, (x,), (along,))
+    with forward_ad.dual_level():
+        near([clips(x)], [outputs], torch.float64)
+        dual = forward_ad.make_dual(x, along)
+        each = forward_ad.unpack_dual(clips(dual))
+        near([*each], [outputs, tangents], torch.float64)
+        if any(isinstance(m, nn.GroupNorm) for m in plugin.modules()):
+            return  # whose gradient torch gives no tangent
+        of_x = forward_ad.unpack_dual(torch.func.grad(loss)(dual))
+    expected = torch.autograd.functional.hvp(loss, x, along)[1]
+    near([of_x.tangent], [expected], torch.float64)
+
+
+def test_gradients_of_directional_derivatives(plugin):
+    """Backward over forward, against finite differences: torch has third ones wrong."""
+    if any(type(m) is GlobalContext3d for m in plugin.modules()):
+        pytest.skip("torch's LayerNorm has wrong gradients of its tangents")
+    x = clip().detach()
+    along, probe = torch.randn_like(x), torch.randn_like(x)
+
+    def size(x):
+        return torch.func.jvp(plugin, (x,), (along,))[1].square().sum()
+
+    found = (torch.func.grad(size)(x) * probe).sum()
+    step = 1e-5
+    expected = (size(x + step * probe) - size(x - step * probe)) / (2 * step)
+    scale = max(expected.abs(), 1e-2 * size(x))
+    assert (found - expected).abs() <= 1e-4 * scale
+
+
+def test_failed_gradients_leave_nothing_behind(monkeypatch):
+    """As out of memory: of what fused attention had been given on a GPU."""
+    block = make("NonLocalBlock", 3, mode="gaussian").bfloat16()
+
+    class Stops(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *rows):
+            return torch.nn.functional.scaled_dot_product_attention(*rows)
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(
+        pairwise,
+        "scaled_dot_product_attention",
+        lambda *rows, scale: Stops.apply(*rows),
+    )
+    kept = weakref.WeakSet()
+    for _ in range(3):
+        x = clip(torch.bfloat16)
+        kept.add(x)
+        with pretended_gpu(), pytest.raises(RuntimeError, match="out of memory"):
+            torch.autograd.grad(block(x).sum(), x, create_graph=True)
+        del x
+    gc.collect()
+    assert not kept

@@ -2,6 +2,7 @@ import errno
 import os
 import random
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import worker_init_fn
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from polynl_mm.atomic_files import renamed_when_complete
 from polynl_mm.stack.atomic_writes import AtomicLocalBackend
 from polynl_mm.stack.resumable import (
+    CrashSafeCheckpointHook,
     EpochSeedHook,
     check_resumable,
     find_checkpoint_to_resume,
@@ -146,6 +149,31 @@ def test_a_whole_checkpoint_is_there_at_any_time(tmp_path):
     last = (tmp_path / "last_checkpoint").read_text()
     assert last == str(tmp_path / "epoch_3.pth")
     assert issubclass(AtomicLocalBackend, LocalBackend)
+
+
+@pytest.mark.parametrize("where", ["another run", "its own"])
+def test_best_checkpoint_of_another_run_is_left_alone(tmp_path, where):
+    """A checkpoint to resume from names it, and may have been made by anybody."""
+    own, others = tmp_path / "run", tmp_path / "other"
+    others.mkdir()
+    own.mkdir()
+    best = (own if where == "its own" else others) / "best_acc.pth"
+    best.touch()
+    hook = CrashSafeCheckpointHook(save_best="acc", rule="greater")
+    hub = MessageHub.get_instance(f"{tmp_path}")
+    hub.update_info("best_ckpt", str(best))
+    hub.update_info("best_score", 0.1)
+    lines = []
+    runner = SimpleNamespace(
+        work_dir=str(own), epoch=0, iter=0, message_hub=hub,
+        logger=SimpleNamespace(info=lines.append),
+        save_checkpoint=lambda *folder, filename, **_: Path(*folder, filename).touch(),
+    )  # fmt: skip
+    hook.before_train(runner)
+    hook._save_best_checkpoint(runner, {"acc": 0.9})
+    assert best.exists() == (where == "another run")
+    assert any("is removed" in line for line in lines) == (where == "its own")
+    assert [path.name for path in own.glob("best_*")] == ["best_acc_epoch_0.pth"]
 
 
 def test_failing_write_leaves_the_previous_checkpoint(tmp_path):

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from polynl_mm.recognizers import config_values
+from polynl_mm.recognizers.config_values import compare_schedules
 from polynl_mm.recognizers.configs import load_config
 from polynl_mm.recognizers.model_match import check_complete
 from polynl_mm.user_errors import UserError
@@ -62,6 +64,10 @@ CASES = [
     ("optim_wrapper.clip_grad.max_norm=0", r"max_norm is a number above 0, not 0"),
     (f"{LOADER}.sampler.type=InfiniteSampler", r"has no end"),
     ("randomness.seed=abc", r"seed is a whole number from 0 to .*, or None, not"),
+    ("compile=fast", r"compile is True, False or a dict such as .*, not 'fast'"),
+    ("custom_hooks=['EMAHook']", r"custom_hooks\.0 is a dict .*not a str"),
+    ("activation_checkpointing=['backbone.layer9']", r"no layer 'backbone\.layer9'"),
+    ("efficient_conv_bn_eval=bakbone", r"no layer 'bakbone'; did you mean 'backbone'"),
 ]  # fmt: skip
 
 
@@ -87,6 +93,11 @@ def test_one_sentence(tool, tiny_config, tmp_path, capsys, options, sentence):
         (
             "custom_hooks = dict(type='BadVideosHook')",
             r"custom_hooks is a list of dicts",
+        ),
+        (
+            "custom_hooks = [dict(type='EMAHook')]\n"
+            "strategy = dict(type='FSDPStrategy')\nrunner_type = 'FlexibleRunner'",
+            r"EMAHook averages a copy of the network, and FSDP leaves no",
         ),
         ("custom_hooks = [dict(priority=3)]", r"custom_hooks\.0 has no type"),
         (
@@ -187,3 +198,23 @@ def test_weights_of_another_kind_are_refused(dtype):
     cast = {f"fc.{key}": w.to(dtype) for key, w in model.state_dict().items()}
     with pytest.raises(UserError, match=rf"holds {dtype} in 2 of its weights"):
         check_complete(model, {"state_dict": cast}, "config.py", "a.pth")
+
+
+def test_schedule_that_is_cut_off_is_named(tiny_config, tmp_path, monkeypatch):
+    """As where the epochs are shortened and nothing else."""
+    schedule = """param_scheduler = [
+    dict(type='LinearLR', begin=0, end=2, by_epoch=True, start_factor=0.1),
+    dict(type='CosineAnnealingLR', T_max=7, begin=2, by_epoch=True)]
+"""
+    config = tiny_config(tmp_path / "c.py", extra=schedule)
+    lines = []
+    monkeypatch.setattr(
+        config_values, "print_log", lambda line, **_: lines.append(line)
+    )
+    for epochs, cut in ((1, True), (9, False)):
+        cfg = load_config(str(config), {"train_cfg.max_epochs": epochs})
+        lines.clear()
+        compare_schedules(cfg)
+        said = " ".join(lines)
+        assert ("param_scheduler.1 (CosineAnnealingLR) changes" in said) == cut
+        assert ("until epoch 9: it is cut off" in said) == cut
