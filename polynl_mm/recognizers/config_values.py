@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim.scheduler.param_scheduler import INF
 from torch import nn
 
 from polynl_mm.user_errors import UserError, did_you_mean
@@ -204,7 +205,7 @@ def compare_schedules(cfg: Config) -> None:
         last = {"milestones": max(scheduler.get("milestones") or [0])}
         if scheduler.get("T_max"):
             last["T_max"] = begin + scheduler["T_max"]
-        if isinstance(scheduler.get("end"), int):
+        if isinstance(scheduler.get("end"), int) and scheduler["end"] < INF:
             last["end"] = scheduler["end"]
         key = max(last, key=last.get)
         if last[key] > epochs:
@@ -212,7 +213,7 @@ def compare_schedules(cfg: Config) -> None:
                 f"The training ends after {epochs} epochs, but param_scheduler.{index} "
                 f"({scheduler.get('type')}) changes the learning rate until epoch "
                 f"{last[key]}: it is cut off. For a schedule of {epochs} epochs set "
-                f"begin, end, {key} of param_scheduler, too.",
+                f"its {key}, too, and where the others begin and end.",
                 logger="current",
                 level=logging.WARNING,
             )

@@ -204,7 +204,8 @@ def test_schedule_that_is_cut_off_is_named(tiny_config, tmp_path, monkeypatch):
     """As where the epochs are shortened and nothing else."""
     schedule = """param_scheduler = [
     dict(type='LinearLR', begin=0, end=2, by_epoch=True, start_factor=0.1),
-    dict(type='CosineAnnealingLR', T_max=7, begin=2, by_epoch=True)]
+    dict(type='CosineAnnealingLR', T_max=7, begin=2, by_epoch=True),
+    dict(type='ConstantLR', end=int(1e9))]
 """
     config = tiny_config(tmp_path / "c.py", extra=schedule)
     lines = []
@@ -218,3 +219,4 @@ def test_schedule_that_is_cut_off_is_named(tiny_config, tmp_path, monkeypatch):
         said = " ".join(lines)
         assert ("param_scheduler.1 (CosineAnnealingLR) changes" in said) == cut
         assert ("until epoch 9: it is cut off" in said) == cut
+        assert len(lines) == 2 * cut
