@@ -245,7 +245,7 @@ def test_forward_mode(plugin, dtype, transform):
 def test_hessians_by_torch_func(plugin):
     """Forward over backward."""
     plugin.requires_grad_(False)
-    x = clip(shape=(1, 8, 2, 3, 2)).detach()
+    x = clip(shape=(1, 8, 2, 2, 1)).detach()
 
     def loss(x):
         return plugin(x).square().sum()
@@ -254,8 +254,11 @@ def test_hessians_by_torch_func(plugin):
     near([torch.func.hessian(loss)(x)], [expected], torch.float64)
 
 
-@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
-@pytest.mark.parametrize("transform", [False, True], ids=["", "torch.func"])
+@pytest.mark.parametrize(
+    ("dtype", "transform"),
+    [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, False)],
+    ids=str,
+)
 def test_gradient_penalties_in_half_types_on_a_gpu(plugin, dtype, transform):
     plugin.to(dtype).double()  # what the type can hold
     x = clip(dtype).detach().double().requires_grad_()
