@@ -67,7 +67,7 @@ PAIRS = {
 }
 PATHS = {
     "usual": {},
-    "chunked": {"_has_fused_kernel": lambda *_: False, "_CHUNK": 500},
+    "chunked": {"has_fused_kernel": lambda *_: False, "_CHUNK": 500},
 }
 
 

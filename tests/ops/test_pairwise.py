@@ -30,7 +30,7 @@ def schedule(request, monkeypatch):
     """Both ways forward through many keys; backward there is one, of many chunks."""
     monkeypatch.setattr(pairwise, "_CHUNK", 700)
     if request.param == "chunked":
-        monkeypatch.setattr(pairwise, "_has_fused_kernel", lambda *_: False)
+        monkeypatch.setattr(pairwise, "has_fused_kernel", lambda *_: False)
     return request.param
 
 

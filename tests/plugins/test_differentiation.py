@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from polynl_mm import GlobalContext3d
-from polynl_mm.ops import pairwise
+from polynl_mm.ops import fused_attention, pairwise
 
 # Half types go other ways than wide ones.
 DTYPES = [torch.float64, torch.bfloat16, torch.float16]
@@ -336,7 +336,7 @@ def test_failed_gradients_leave_nothing_behind(monkeypatch):
             raise RuntimeError("out of memory")
 
     monkeypatch.setattr(
-        pairwise,
+        fused_attention,
         "scaled_dot_product_attention",
         lambda *rows, scale: Stops.apply(*rows),
     )
