@@ -5,11 +5,11 @@ docs/evaluate.md (ten clips by three crops, confusion matrix), on a dataset of t
 of UCF-101, made of real clips and generated ones.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 
+import programs
 import pytest
 import torch
 from conftest import REPO, write_video
@@ -67,15 +67,13 @@ def _place(names, folder, label, group, video):
 
 def run(*command, cwd, status=0):
     """Run one documented command; return what it printed."""
-    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(part) for part in command],
+    done = programs.run(
+        command,
+        timeout=400,
+        env={"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
         cwd=cwd,
-        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
     )
     assert done.returncode == status, done.stdout[-3000:]
     return done.stdout

@@ -29,6 +29,7 @@ def install() -> None:
     )
     from polynl_mm.stack.atomic_writes import install_atomic_writes
     from polynl_mm.stack.explained_errors import explain_errors_of_stack
+    from polynl_mm.stack.forks_at_rest import fork_at_rest
     from polynl_mm.stack.formatted_configs import format_configs_once
     from polynl_mm.stack.missing_drn import supply_missing_drn
     from polynl_mm.stack.newer_transformers import survive_newer_transformers
@@ -45,6 +46,7 @@ def install() -> None:
     install_safe_loading()
     install_atomic_writes()
     explain_errors_of_stack()
+    fork_at_rest()
     format_configs_once()
     make_param_groups_plain()
     find_configs_by_name()

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import programs
 import pytest
 import torch
 from mmengine.config import Config
@@ -63,21 +64,20 @@ def clean(monkeypatch):
     ],
 )
 def test_cpu_ranks_under_other_launchers(clean, tmp_path, launcher, names):
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "MASTER_PORT": free_port()}
+    env = {"CUDA_VISIBLE_DEVICES": "-1", "MASTER_PORT": free_port()}
     ranks = []
     for rank in range(2):
         values = dict(zip(names, (str(rank), "2", str(rank)), strict=True))
         ranks.append(
-            subprocess.Popen(
-                [sys.executable, "-c", ALL_RANKS_ADD, launcher, str(tmp_path)],
+            programs.start(
+                [sys.executable, "-c", ALL_RANKS_ADD, launcher, tmp_path],
                 env={**env, **values},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
             )
         )
     for rank in ranks:
-        said, errors = rank.communicate(timeout=90)
+        said, errors = programs.finish(rank, timeout=90)
         assert rank.returncode == 0, errors
         assert "RESULT gloo 2 MMDistributedDataParallel True" in said
         assert "LEFT False" in said

@@ -2,12 +2,12 @@
 """Training and testing on videos of which some are damaged in ten different ways."""
 
 import json
-import os
 import pickle
 import re
 import subprocess
 from pathlib import Path
 
+import programs
 import pytest
 from damaged_videos import damaged_copy, make_videos
 
@@ -52,14 +52,13 @@ def train(tool, config, work_dir, *arguments) -> None:
 
 
 def train_in_two_processes(config, work_dir) -> tuple[int, str]:
-    command = ["bash", str(TOOLS / "dist_train.sh"), str(config), "2"]
-    ended = subprocess.run(
-        command + ["--no-validate", "--seed", "3", "--work-dir", str(work_dir)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    command = ["bash", TOOLS / "dist_train.sh", config, "2"]
+    ended = programs.run(
+        command + ["--no-validate", "--seed", "3", "--work-dir", work_dir],
+        timeout=DEADLINE,
+        env={"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
-        timeout=DEADLINE,
     )
     return ended.returncode, ended.stderr
 

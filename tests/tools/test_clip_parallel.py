@@ -1,10 +1,10 @@
 """Two processes that share each clip, through dist_train.sh: as one, and safe."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
+import programs
 import pytest
 
 from polynl_mm.analysis.accuracy.dumped_results import read_results
@@ -44,13 +44,12 @@ train_dataloader.update(num_workers=1)
 
 
 def launch(*command: str, folder: Path) -> str:
-    ended = subprocess.run(
+    ended = programs.run(
         ["bash", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+        timeout=DEADLINE,
+        env={"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        timeout=DEADLINE,
     )
     assert ended.returncode == 0, ended.stdout
     return ended.stdout
@@ -158,15 +157,15 @@ def test_numbers_of_ranks_that_do_not_fit(
 @pytest.mark.slow
 def test_length_of_clips_that_does_not_fit_is_one_sentence(tiny_config, tmp_path):
     config = tiny_config(tmp_path / "tiny.py")
-    ended = subprocess.run(
+    ended = programs.run(
         [
-            *("bash", str(TOOLS / "dist_train.sh"), str(config), "2"),
-            *("--work-dir", str(tmp_path / "work"), "--clip-parallel", "2"),
+            *("bash", TOOLS / "dist_train.sh", config, "2"),
+            *("--work-dir", tmp_path / "work", "--clip-parallel", "2"),
             *("--cfg-options", "train_dataloader.dataset.pipeline.1.clip_len=5"),
         ],
-        capture_output=True,
-        text=True,
         timeout=DEADLINE,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
     )
     assert ended.returncode == 2, ended.stderr
     lines = [x for x in ended.stderr.splitlines() if x.startswith("Error: ")]

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import programs
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -70,29 +71,21 @@ class Job:
     ):
         self.folder = config.parent / f"pids{time.monotonic_ns()}"
         self.folder.mkdir()
-        env = {**os.environ, "PYTHONPATH": str(config.parent)}
+        env = {"PYTHONPATH": str(config.parent)}
         if stall:
             env.update(STALL_FOLDER=str(self.folder), STALL_RANKS=stall)
         if fill:
             env["FILL_DISK"] = "1"
         # From another folder, under paths with spaces, PYTHONPATH kept.
-        self.process = subprocess.Popen(
+        self.process = programs.start(
             [
-                "bash",
-                str(TOOLS / "dist_train.sh"),
-                str(config),
-                "2",
-                "--seed",
-                "7",
-                "--work-dir",
-                str(work_dir),
-                *arguments,
+                *("bash", TOOLS / "dist_train.sh", config, "2"),
+                *("--seed", "7", "--work-dir", work_dir, *arguments),
             ],
+            env,
             cwd=self.folder,
-            env=env,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     def wait_until_stalled(self) -> list[int]:
@@ -107,20 +100,13 @@ class Job:
 
     def finish(self, deadline: float = DEADLINE) -> tuple[int, str]:
         """Return the exit status and stderr, within the deadline in seconds."""
-        _, errors = self.process.communicate(timeout=deadline)
+        _, errors = programs.finish(self.process, deadline)
         return self.process.returncode, errors
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
-    except OSError:
-        return True
 
 
 def wait_until_gone(pids: list[int]) -> None:
     end = time.monotonic() + 20
-    while not all(map(gone, pids)):
+    while not all(map(programs.gone, pids)):
         assert time.monotonic() < end, f"still alive: {pids}"
         time.sleep(0.1)
 

@@ -1,10 +1,10 @@
 """FSDP on two CPU processes: trains as DDP does, resumes, and can be evaluated."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
+import programs
 import pytest
 import torch
 
@@ -65,13 +65,13 @@ def runs(tiny_config, tmp_path_factory):
 
 def train(folder, name, *arguments):
     command = ["bash", TOOLS / "dist_train.sh", folder / f"{name}.py", "2"]
-    done = subprocess.run(
-        [*map(str, command), "--seed", "7", "--work-dir", folder / name, *arguments],
-        env={**os.environ, "PYTHONPATH": str(folder)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
+    done = programs.run(
+        [*command, "--seed", "7", "--work-dir", folder / name, *arguments],
         timeout=150,
+        env={"PYTHONPATH": str(folder)},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

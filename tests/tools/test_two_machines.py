@@ -1,10 +1,10 @@
 """Two launches that meet as two machines do, each with one CPU process."""
 
-import os
 import socket
 import subprocess
 from pathlib import Path
 
+import programs
 import pytest
 
 from polynl_mm.analysis.accuracy.runs import find_scalars, read_scalars
@@ -22,24 +22,19 @@ def test_two_machines_train_one_model(tiny_config, tmp_path):
     for rank in range(2):
         meet = {"NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "PORT": port}
         machines.append(
-            subprocess.Popen(
+            programs.start(
                 [
-                    "bash",
-                    TOOLS / "dist_train.sh",
-                    config,
-                    "1",
-                    "--work-dir",
-                    tmp_path / f"machine{rank}",
+                    *("bash", TOOLS / "dist_train.sh", config, "1"),
+                    *("--work-dir", tmp_path / f"machine{rank}"),
                 ],
-                env={**os.environ, "NNODES": "2", "OMP_NUM_THREADS": "1", **meet},
+                env={"NNODES": "2", "OMP_NUM_THREADS": "1", **meet},
                 cwd=tmp_path,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                text=True,
             )
         )
     for machine in machines:
-        _, errors = machine.communicate(timeout=120)
+        _, errors = programs.finish(machine, timeout=120)
         assert machine.returncode == 0, errors[-3000:]
     steps = [
         r for r in read_scalars(find_scalars(tmp_path / "machine0")) if "loss" in r
