@@ -3,7 +3,7 @@
 Mends: a thread of gloo or NCCL that drops the tensors of a collective enters Python,
 and takes the interpreter's lock on its list of threads without holding the GIL. A data
 worker that is forked in that moment waits for this lock for ever, and all ranks for
-that worker (CPython, gh-112275). On two CPU processes one of some two thousand forks did.
+that worker (CPython, gh-112275). On two CPU processes, one of some two thousand did.
 Switches itself off: with a Python that makes the lock anew in the child (3.10.15,
 3.11.10, 3.12), and where the system does not tell of threads.
 """
