@@ -3,10 +3,15 @@
 import os
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
-# Seconds for every process to write where it stands.
+# Seconds for every process to write where it stands, and to be gone when killed.
 TELLING = 5.0
+# Characters of the output that are shown; the stacks of a launcher, two ranks and
+# their data workers take a third of them.
+SHOWN = 40_000
+MARK = "POLYNL_TEST_PROGRAM"
 
 
 def start(command, env=None, **options) -> subprocess.Popen:
@@ -17,12 +22,15 @@ def start(command, env=None, **options) -> subprocess.Popen:
         env (dict | None): Variables on top of this process's.
         options: For :class:`subprocess.Popen`.
     """
-    env = {**os.environ, "PYTHONFAULTHANDLER": "1", **(env or {})}
-    return subprocess.Popen(list(map(str, command)), env=env, text=True, **options)
+    mark = uuid.uuid4().hex
+    env = {**os.environ, "PYTHONFAULTHANDLER": "1", **(env or {}), MARK: mark}
+    process = subprocess.Popen(list(map(str, command)), env=env, text=True, **options)
+    process.mark = f"{MARK}={mark}".encode()
+    return process
 
 
 def finish(process: subprocess.Popen, timeout: float) -> tuple[str, str]:
-    """Return what a program wrote, once it has ended.
+    """Return what a program wrote, once it and all that it started have ended.
 
     Args:
         process (subprocess.Popen): From :func:`start`.
@@ -34,17 +42,22 @@ def finish(process: subprocess.Popen, timeout: float) -> tuple[str, str]:
     try:
         return process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        pass
-    family = _family(process.pid)
-    _send(family[::-1], signal.SIGABRT)
+        status = process.poll()
+    except BaseException:
+        _end(process, signal.SIGKILL)
+        raise
+    _end(process, signal.SIGABRT)
     try:
-        process.communicate(timeout=TELLING)
+        said, errors = process.communicate(timeout=TELLING)
     except subprocess.TimeoutExpired:
-        _send(family, signal.SIGKILL)
-    said, errors = process.communicate()
+        _end(process, signal.SIGKILL)
+        said, errors = process.communicate(timeout=TELLING)
+    how = "did not end"
+    if status is not None:
+        how = f"ended with {status}, but what it started did not end"
     raise AssertionError(
-        f"{process.args} did not end in {timeout} seconds. The end of stdout:\n"
-        f"{(said or '')[-6000:]}\nThe end of stderr:\n{(errors or '')[-12000:]}"
+        f"{process.args} {how} in {timeout} seconds. The end of stdout:\n"
+        f"{(said or '')[-SHOWN:]}\nThe end of stderr:\n{(errors or '')[-SHOWN:]}"
     )
 
 
@@ -60,31 +73,18 @@ def run(command, timeout: float, env=None, **options) -> subprocess.CompletedPro
 def gone(pid: int) -> bool:
     """Whether a process has ended, be it that nobody has asked how."""
     try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        )
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return True
+    return stat.rpartition(b")")[2].split()[0] == b"Z"
 
 
-def _family(pid: int) -> list[int]:
-    """Return a process and all that it started, parents first."""
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+def _end(process: subprocess.Popen, number: int) -> None:
+    """Send a signal to all that a program has started, orphans too."""
+    for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue  # it has just ended
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    family = [pid]
-    for member in family:
-        family += children.get(member, [])
-    return family
-
-
-def _send(pids: list[int], number: int) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
+            if process.mark in environ.read_bytes().split(b"\0"):
+                os.kill(int(environ.parent.name), number)
+        except OSError:
+            continue  # it has just ended, or is another user's
+    process.send_signal(number)  # where there is no /proc; nothing if it has ended

@@ -43,6 +43,18 @@ def test_stacks_of_all_processes_are_told_and_none_is_left(tmp_path):
     assert programs.gone(int(path.read_text()))
 
 
+def test_orphan_that_holds_the_output_is_ended(tmp_path):
+    path = tmp_path / "pid"
+    child = CHILD.format(path=str(path))
+    code = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"
+    )
+    with pytest.raises(AssertionError, match="ended with 0, but what") as raised:
+        programs.run([sys.executable, "-c", code], timeout=4, stderr=subprocess.PIPE)
+    assert "never_gets_it" in str(raised.value)
+    assert programs.gone(int(path.read_text()))
+
+
 def test_output_of_a_program_that_ends():
     done = programs.run(
         [sys.executable, "-c", "print('said'); raise SystemExit(3)"],

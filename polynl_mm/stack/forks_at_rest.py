@@ -5,45 +5,69 @@ and takes the interpreter's lock on its list of threads without holding the GIL.
 worker that is forked in that moment waits for this lock for ever, and all ranks for
 that worker (CPython, gh-112275). On two CPU processes, one of some two thousand did.
 Switches itself off: with a Python that makes the lock anew in the child (3.10.15,
-3.11.10, 3.12), and where the system does not tell of threads.
+3.11.10, 3.12), and where the system does not tell what threads do.
 """
 
 import contextlib
+import functools
 import os
 import sys
-import threading
 import time
 
 import torch.distributed as dist
 
 THREADS = "/proc/self/task"
+OWN_THREAD = "/proc/thread-self"
 FIRST_SAFE = {10: (3, 10, 15), 11: (3, 11, 10)}
-# Seconds that a fork waits for threads that go on working.
+# Of a thread: what it does now, and how often it has begun to do something.
+FIELDS = (b"State", b"voluntary_ctxt_switches", b"nonvoluntary_ctxt_switches")
+# Seconds that a fork waits for threads that go on working; and the next one, if they
+# went on for that long.
 PATIENCE = 0.5
-
-_installed = False
+LITTLE_PATIENCE = 0.02
 
 
 def fork_at_rest(version: tuple = sys.version_info) -> None:
-    """Let forks wait until the other threads rest, where Python needs it.
+    """Let processes be forked while the other threads rest, where Python needs it.
 
     Args:
         version (tuple): Of Python.
     """
-    global _installed
     safe = tuple(version[:3]) >= FIRST_SAFE.get(version[1], (3, 12))
-    if safe or _installed or not os.path.isdir(THREADS):
+    if safe or not _tells_of_threads():
         return
-    os.register_at_fork(before=_wait_for_process_groups)
-    _installed = True
+    from multiprocessing.popen_fork import Popen
+
+    if hasattr(Popen._launch, "at_rest"):
+        return
+    Popen._launch = _at_rest(Popen._launch)
 
 
-def _wait_for_process_groups() -> None:
-    if dist.is_available() and dist.is_initialized():
-        wait_until_threads_rest()
+def _tells_of_threads() -> bool:
+    try:
+        return len(_read(OWN_THREAD)) == len(FIELDS)
+    except OSError:
+        return False
 
 
-def wait_until_threads_rest(patience: float = PATIENCE) -> bool:
+def _at_rest(launch):
+    # Around the launch, and not by os.register_at_fork: what is raised there is lost,
+    # and with it a Ctrl-C.
+    patience = PATIENCE
+
+    @functools.wraps(launch)
+    def launch_at_rest(popen, process):
+        nonlocal patience
+        if dist.is_available() and dist.is_initialized():
+            rested = wait_until_threads_rest(patience)
+            patience = PATIENCE if rested else LITTLE_PATIENCE
+        return launch(popen, process)
+
+    launch_at_rest.at_rest = True
+    return launch_at_rest
+
+
+def wait_until_threads_rest(patience: float) -> bool:
     """Wait until no other thread of this process runs, or is about to.
 
     A thread that sleeps holds no lock of the interpreter but the GIL. That none has
@@ -59,25 +83,25 @@ def wait_until_threads_rest(patience: float = PATIENCE) -> bool:
     seen = _look()
     while True:
         last, seen = seen, _look()
-        if seen == last and all(state == "S" for state, *_ in seen.values()):
+        if seen == last and all(state.startswith(b"S") for state, *_ in seen.values()):
             return True
         if time.monotonic() > deadline:
             return False
         time.sleep(0.0005)  # without the GIL, which they may be waiting for
 
 
-def _look() -> dict[str, tuple[str, ...]]:
-    """Return the state of each other thread, and how often it has been switched to."""
-    own = str(threading.get_native_id())
+def _look() -> dict[str, list[bytes]]:
+    """Return what is told of each other thread."""
+    own = os.path.basename(os.readlink(OWN_THREAD))
     threads = {}
     for thread in os.listdir(THREADS):
-        if thread == own:
-            continue
-        with contextlib.suppress(OSError), open(f"{THREADS}/{thread}/status") as file:
-            fields = dict(line.split(":", 1) for line in file if ":" in line)
-            threads[thread] = (
-                fields["State"].split()[0],
-                fields["voluntary_ctxt_switches"].strip(),
-                fields["nonvoluntary_ctxt_switches"].strip(),
-            )
+        with contextlib.suppress(OSError):  # it has just ended
+            if thread != own:
+                threads[thread] = _read(f"{THREADS}/{thread}")
     return threads
+
+
+def _read(thread: str) -> list[bytes]:
+    with open(f"{thread}/status", "rb") as file:  # bytes: a name may be cut in two
+        lines = [line.split(b":", 1) for line in file]
+    return [told.strip() for field, *rest in lines if field in FIELDS for told in rest]

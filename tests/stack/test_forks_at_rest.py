@@ -1,8 +1,11 @@
 """Forks of a process group wait for the other threads, and no longer than said."""
 
+import functools
 import hashlib
 import os
+import signal
 import threading
+from multiprocessing import popen_fork
 
 import pytest
 
@@ -13,22 +16,25 @@ if not os.path.isdir(forks_at_rest.THREADS):
 
 
 @pytest.fixture
-def before_fork(monkeypatch):
-    """Return what a Python of this version does before it forks."""
+def launch(monkeypatch):
+    """Return what a Python of this version does to launch a forked process."""
 
-    def install(*version: int) -> list:
-        registered = []
-        wait = forks_at_rest.wait_until_threads_rest
-        monkeypatch.setattr(wait, "__defaults__", (60.0,))
-        monkeypatch.setattr(forks_at_rest, "_installed", False)
-        monkeypatch.setattr(
-            os, "register_at_fork", lambda before: registered.append(before)
-        )
+    def install(*version: int):
+        monkeypatch.setattr(popen_fork.Popen, "_launch", fork)
         forks_at_rest.fork_at_rest(version)
         forks_at_rest.fork_at_rest(version)
-        return registered
+        return functools.partial(popen_fork.Popen._launch, None, None)
 
+    def fork(popen, process):
+        return "forked"
+
+    monkeypatch.setattr(forks_at_rest, "PATIENCE", 60.0)
     return install
+
+
+@pytest.fixture
+def group(monkeypatch):
+    monkeypatch.setattr(forks_at_rest.dist, "is_initialized", lambda: True)
 
 
 @pytest.fixture
@@ -51,28 +57,56 @@ def thread_at_work():
 
 
 @pytest.mark.parametrize("version", [(3, 10, 14), (3, 11, 9), (3, 11, 0)])
-def test_fork_of_a_process_group_waits(
-    version, before_fork, thread_at_work, monkeypatch
-):
-    (wait,) = before_fork(*version)
-    monkeypatch.setattr(forks_at_rest.dist, "is_initialized", lambda: True)
+def test_fork_of_a_process_group_waits(version, launch, group, thread_at_work):
+    fork = launch(*version)
     ended = thread_at_work(200_000)
-    wait()
+    assert fork() == "forked"
     assert ended.is_set()
 
 
 @pytest.mark.parametrize(
     "version", [(3, 10, 15), (3, 11, 10), (3, 11, 12), (3, 12, 0), (3, 13, 1)]
 )
-def test_python_that_is_mended_forks_at_once(version, before_fork):
-    assert before_fork(*version) == []
-
-
-def test_fork_without_a_process_group_does_not_wait(before_fork, thread_at_work):
-    (wait,) = before_fork(3, 11, 7)
+def test_python_that_is_mended_forks_at_once(version, launch, group, thread_at_work):
+    fork = launch(*version)
     ended = thread_at_work(500_000)
-    wait()
+    assert fork() == "forked"
     assert not ended.is_set()
+
+
+def test_fork_without_a_process_group_does_not_wait(launch, thread_at_work):
+    fork = launch(3, 11, 7)
+    ended = thread_at_work(500_000)
+    assert fork() == "forked"
+    assert not ended.is_set()
+
+
+def test_threads_that_go_on_are_waited_for_at_length_once(launch, group, monkeypatch):
+    waits, rested = [], iter([True, False, False, True, True])
+
+    def wait(patience):
+        waits.append(patience)
+        return next(rested)
+
+    monkeypatch.setattr(forks_at_rest, "wait_until_threads_rest", wait)
+    fork = launch(3, 11, 7)
+    assert [fork() for _ in range(5)] == ["forked"] * 5
+    assert waits == [60.0, 60.0, 0.02, 0.02, 60.0]
+
+
+def test_interruption_of_the_wait_reaches_the_caller(launch, group, thread_at_work):
+    fork = launch(3, 11, 7)
+    thread_at_work(500_000)
+    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        fork()
+
+
+def test_nothing_is_done_where_threads_cannot_be_seen(launch, monkeypatch, tmp_path):
+    (tmp_path / "status").write_text("Name:\tpython\nState:\tS (sleeping)\n")
+    for place in (tmp_path, tmp_path / "absent"):
+        monkeypatch.setattr(forks_at_rest, "OWN_THREAD", str(place))
+        assert launch(3, 11, 7).func.__name__ == "fork"
 
 
 def test_fork_does_not_wait_for_ever(thread_at_work):
