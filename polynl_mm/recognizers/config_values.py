@@ -161,6 +161,7 @@ def check_values(cfg: Config) -> None:
     _check_slow_pathway(plain)
     _check_endless_epochs(plain)
     _check_sharded_averages(plain)
+    _check_flexible_runner(plain)
 
 
 def check_layer_names(cfg: Config, model: nn.Module) -> None:
@@ -307,6 +308,22 @@ def _check_sharded_averages(plain: dict) -> None:
             "custom_hooks: EMAHook averages a copy of the network, and FSDP leaves no "
             "process a whole one; remove EMAHook, or strategy and runner_type."
         )
+
+
+def _check_flexible_runner(plain: dict) -> None:
+    """Meet settings of which MMEngine's other runner takes no notice."""
+    if str(plain.get("runner_type")).rpartition(".")[2] != "FlexibleRunner":
+        return
+    unread = dict.fromkeys(LAYER_NAMES, "FlexibleRunner")
+    kind = (plain.get("strategy") or {}).get("type")
+    if str(kind).endswith("FSDPStrategy"):
+        unread["compile"] = "FSDPStrategy"
+    for key, reader in unread.items():
+        if plain.get(key):
+            hint = ""
+            if key == "activation_checkpointing":
+                hint = ", and take with_cp=True of the backbone"
+            raise UserError(f"{reader} takes no notice of {key}: remove it{hint}.")
 
 
 def _check_slow_pathway(plain: dict) -> None:

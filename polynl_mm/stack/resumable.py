@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from mmengine.dataset import worker_init_fn
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
@@ -154,6 +154,14 @@ class SomethingToTrainHook(Hook):
         if not runner._resume:
             return
         check_resumable(checkpoint, bool(runner.param_schedulers))
+        averages = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+        if "ema_state_dict" in checkpoint and not averages:
+            raise UserError(
+                "The checkpoint cannot be resumed without EMAHook: its weights are the "
+                "averaged ones, and its optimizer is that of others. Add the EMAHook "
+                "that it was trained with to custom_hooks, or start a training from "
+                "the averaged weights, with load_from=CHECKPOINT instead of --resume."
+            )
         info = checkpoint["message_hub"].get("runtime_info") or {}
         before, loop = info.get("max_epochs"), runner.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):

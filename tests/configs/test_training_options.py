@@ -18,7 +18,7 @@ def count_runs(**entry):
     runs = []
     for module in backbone.modules():
         if isinstance(module, Plugin):
-            module.register_forward_hook(lambda *_: runs.append(1))
+            module.register_forward_pre_hook(lambda *_: runs.append(1))
     plugins = sum(isinstance(module, Plugin) for module in backbone.modules())
     backbone(torch.randn(SHAPE).requires_grad_()).square().mean().backward()
     return len(runs) / plugins

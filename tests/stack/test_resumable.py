@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import worker_init_fn
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import EMAHook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -21,6 +22,7 @@ from polynl_mm.stack.atomic_writes import AtomicLocalBackend
 from polynl_mm.stack.resumable import (
     CrashSafeCheckpointHook,
     EpochSeedHook,
+    SomethingToTrainHook,
     check_resumable,
     find_checkpoint_to_resume,
     make_resumable,
@@ -315,6 +317,16 @@ def test_diverged_optimizer_is_refused():
     optimizer = dict(state=state, param_groups=[{}])
     with pytest.raises(UserError, match=r"NaN or infinite numbers \(exp_avg\)"):
         check_resumable({**WHOLE, "optimizer": optimizer})
+
+
+def test_averaged_weights_are_not_resumed_without_their_hook():
+    runner = SimpleNamespace(_resume=True, param_schedulers=[1], train_loop=None)
+    averaged = {**WHOLE, "ema_state_dict": {}}
+    for hooks, checkpoint in (([EMAHook()], averaged), ([], WHOLE)):
+        runner.hooks = hooks
+        SomethingToTrainHook().after_load_checkpoint(runner, checkpoint)
+    with pytest.raises(UserError, match="cannot be resumed without EMAHook"):
+        SomethingToTrainHook().after_load_checkpoint(runner, averaged)
 
 
 def test_checkpoints_without_what_moves_the_weights():

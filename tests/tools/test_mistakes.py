@@ -99,6 +99,16 @@ def test_one_sentence(tool, tiny_config, tmp_path, capsys, options, sentence):
             "strategy = dict(type='FSDPStrategy')\nrunner_type = 'FlexibleRunner'",
             r"EMAHook averages a copy of the network, and FSDP leaves no",
         ),
+        (
+            "compile = True\n"
+            "strategy = dict(type='FSDPStrategy')\nrunner_type = 'FlexibleRunner'",
+            r"FSDPStrategy takes no notice of compile: remove it\.",
+        ),
+        (
+            "activation_checkpointing = ['backbone.layer1']\n"
+            "strategy = dict(type='DDPStrategy')\nrunner_type = 'FlexibleRunner'",
+            r"FlexibleRunner takes no notice of activation_checkpointing: remove it",
+        ),
         ("custom_hooks = [dict(priority=3)]", r"custom_hooks\.0 has no type"),
         (
             "param_scheduler = dict(type='MultiStepLRR', milestones=[1])",
