@@ -32,7 +32,7 @@ from polynl_mm.recognizers.pooled_features import PooledFeatures
 from polynl_mm.recognizers.prediction import Predictor
 from polynl_mm.recognizers.windows import WindowSampler, windows_of
 from polynl_mm.stack import require_mmaction2
-from polynl_mm.stack.process_group import set_rank_variables
+from polynl_mm.stack.process_group import leave_process_group, set_rank_variables
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.user_errors import UserError
 
@@ -242,7 +242,7 @@ def run(args: argparse.Namespace) -> int:
         tally = Tally()
         for one in tallies:
             tally.add(one)
-        dist.destroy_process_group()
+    leave_process_group()
     if rank == 0:
         _say(tally, len(videos), args.out_dir)
     return int(rank == 0 and bool(tally.bad))

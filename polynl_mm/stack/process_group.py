@@ -42,19 +42,20 @@ def process_group(cfg, launcher: str) -> Iterator[None]:
         yield
     # Not in a finally: after an error other ranks may be gone, and waiting for them
     # here would hide the error.
+    leave_process_group()
+
+
+def leave_process_group() -> None:
+    """Take the process group down, if there is one, at the end of the process's work.
+
+    A thread of gloo that has just finished a collective frees its tensors, for which it
+    needs Python. If Python is already going down then, the process aborts ("terminate
+    called without an active exception"), after all the work is done; so the threads are
+    given the interpreter for a while.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-        _let_gloo_release_tensors()
-
-
-def _let_gloo_release_tensors() -> None:
-    """Give gloo's threads the interpreter before it is finalised.
-
-    A thread that has just finished a collective frees its tensors, for which it needs
-    Python. If Python is already going down then, the process aborts ("terminate
-    called without an active exception"), after all the work is done.
-    """
-    time.sleep(0.5)
+        time.sleep(0.5)
 
 
 def prepare_process_group(cfg, launcher: str) -> None:
@@ -179,10 +180,10 @@ def _first_slurm_node() -> str:
     nodes = os.environ.get("SLURM_NODELIST", "")
     if not nodes:
         return "127.0.0.1"
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
         listed = subprocess.run(
             ["scontrol", "show", "hostnames", nodes],
-            capture_output=True, text=True, check=True,
+            capture_output=True, text=True, check=True, timeout=30,
         ).stdout.split()  # fmt: skip
         if listed:
             return listed[0]

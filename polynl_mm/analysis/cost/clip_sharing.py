@@ -22,6 +22,7 @@ from polynl_mm.analysis.cost.memory import peak_extra_memory
 from polynl_mm.clip_parallel.networks import clip_parallel_network
 from polynl_mm.clip_parallel.shares import Share, sharing
 from polynl_mm.clip_parallel.traffic import sent_bytes
+from polynl_mm.stack.process_group import leave_process_group
 from polynl_mm.user_errors import UserError
 
 TIME = -3
@@ -129,8 +130,7 @@ def _run(rank: int, cfg: dict, setting: dict, port: int, results) -> None:
     if rank == 0:
         results.put([asdict(costs[0]), *every])
     dist.barrier()
-    dist.destroy_process_group()
-    time.sleep(0.5)  # gloo's threads release their tensors
+    leave_process_group()
 
 
 def _measure(step: Callable, device: torch.device) -> Cost:

@@ -33,6 +33,7 @@ from polynl_mm.atomic_files import (
 )
 from polynl_mm.recognizers.command_line import check_counts
 from polynl_mm.stack.literal_texts import literal_texts
+from polynl_mm.stack.process_group import leave_process_group
 from polynl_mm.user_errors import UserError
 
 WARM_UP = 2
@@ -204,8 +205,7 @@ def _take_turns(rank: int, cfg: dict, setting: dict, port: int, results) -> None
     dist.barrier()
     if rank == 0:
         results.put(rates)
-    dist.destroy_process_group()
-    time.sleep(0.5)  # gloo's threads release their tensors
+    leave_process_group()
 
 
 def build_step(
