@@ -31,7 +31,8 @@ def mend_checkpoints(network: nn.Module) -> None:
     Args:
         network (nn.Module): Of MMAction2, or with parts of it.
     """
-    mended = SimpleNamespace(checkpoint=checkpoint)
+    mended = SimpleNamespace(**vars(torch.utils.checkpoint))
+    mended.checkpoint = checkpoint
     for name in {type(module).__module__ for module in network.modules()}:
         if not name.startswith("mmaction."):
             continue
@@ -41,16 +42,19 @@ def mend_checkpoints(network: nn.Module) -> None:
                 names[key] = mended
 
 
-def checkpoint(function: Callable, *args: Any) -> Any:
+def checkpoint(function: Callable, *args: Any, **options: Any) -> Any:
     """Call a function that is called again in the backward pass.
 
     Args:
         function (Callable): Its activations are not kept.
         args: Its arguments.
+        options: Of torch's own ``checkpoint``, which is left alone then.
 
     Returns:
         Any: What it returns.
     """
+    if options:
+        return torch.utils.checkpoint.checkpoint(function, *args, **options)
     contexts = {"context_fn": _contexts}
     if torch.compiler.is_compiling():
         contexts = {}  # one graph of the layer moves its statistics once

@@ -1,12 +1,19 @@
 """Layers that are computed again train, and count, as those that keep activations."""
 
+import contextlib
 import copy
+from functools import partial
 
 import pytest
 import torch
+from gpu_cases import CASES, IDS
+from gpu_cases import build as build_plugin
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from pretended_gpu import pretended_gpu
 from small_backbones import BACKBONES, build
 from torch import nn
+
+from polynl_mm.stack.recomputation import checkpoint
 
 
 def network():
@@ -88,3 +95,32 @@ def test_with_cp_changes_nothing_but_memory(name):
     (expected, once), (found, twice) = steps
     assert twice > once
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16 of a GPU"])
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=IDS)
+def test_every_plugin_is_computed_again_as_it_was(name, arguments, half):
+    kept, x = build_plugin(name, arguments)
+    again, results = copy.deepcopy(kept), []
+    with (
+        pretended_gpu() if half else contextlib.nullcontext(),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
+        for plugin, call in ((kept, kept), (again, partial(checkpoint, again))):
+            z = x.clone().requires_grad_()
+            call(z).float().square().mean().backward()
+            gradients = [parameter.grad for parameter in plugin.parameters()]
+            results.append([z.grad, *gradients, *plugin.buffers()])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_caller_chooses_is_left_to_it():
+    runs = []
+
+    def function(x):
+        runs.append(torch.is_grad_enabled())
+        return x * x
+
+    x = torch.ones(2, requires_grad=True)
+    checkpoint(function, x, use_reentrant=True).sum().backward()
+    assert runs == [False, True], "the re-entrant form runs without gradients first"
