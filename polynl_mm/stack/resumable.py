@@ -158,9 +158,9 @@ class SomethingToTrainHook(Hook):
         if "ema_state_dict" in checkpoint and not averages:
             raise UserError(
                 "The checkpoint cannot be resumed without EMAHook: its weights are the "
-                "averaged ones, and its optimizer is that of others. Add the EMAHook "
-                "that it was trained with to custom_hooks, or start a training from "
-                "the averaged weights, with load_from=CHECKPOINT instead of --resume."
+                "averaged ones, the state of its optimizer that of the trained ones. "
+                "Add the EMAHook of its training to custom_hooks, or start a training "
+                "from the averaged ones: load_from=CHECKPOINT instead of --resume."
             )
         info = checkpoint["message_hub"].get("runtime_info") or {}
         before, loop = info.get("max_epochs"), runner.train_loop
