@@ -31,7 +31,7 @@ from polynl_mm.backbones.placement import find_hosts
 from polynl_mm.backbones.trainable_plugins import keep_plugins_trainable
 from polynl_mm.clip_parallel.shares import own_segments
 from polynl_mm.plugins import Plugin
-from polynl_mm.stack.recomputation import mend_checkpoints
+from polynl_mm.stack.recomputation import mend_with_cp
 from polynl_mm.stack.tsm_optimizer import include_all_parameters
 from polynl_mm.user_errors import did_you_mean
 
@@ -128,7 +128,7 @@ def insert_plugins(module: nn.Module, plugins: dict | Sequence[dict]) -> nn.Modu
     _log(module, inserted)
     if "mmaction" in sys.modules:
         include_all_parameters(Plugin)
-        mend_checkpoints(module)
+        mend_with_cp()
     return module
 
 

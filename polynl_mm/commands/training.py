@@ -32,7 +32,7 @@ from polynl_mm.stack import (
 from polynl_mm.stack.bfloat16 import measure_slowdown
 from polynl_mm.stack.float32_products import let_products_follow_convolutions
 from polynl_mm.stack.process_group import process_group
-from polynl_mm.stack.recomputation import mend_checkpoints
+from polynl_mm.stack.recomputation import mend_with_cp
 from polynl_mm.stack.resumable import find_checkpoint_to_resume, make_resumable
 from polynl_mm.stack.safe_checkpoints import trust_checkpoints
 from polynl_mm.stack.work_dirs import hold_work_dir
@@ -158,6 +158,6 @@ def train(args: argparse.Namespace) -> None:
         runner = build_runner(cfg)
         if not cfg.get("strategy"):  # else it is built later, and these are ignored
             check_layer_names(cfg, runner.model)
-            mend_checkpoints(runner.model)
+        mend_with_cp()
         with shared_clips(runner, ranks):
             runner.train()

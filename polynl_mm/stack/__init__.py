@@ -36,7 +36,7 @@ def install() -> None:
     from polynl_mm.stack.operation_counters import count_all_products
     from polynl_mm.stack.package_configs import find_configs_by_name
     from polynl_mm.stack.plain_param_groups import make_param_groups_plain
-    from polynl_mm.stack.recomputation import compute_again_once
+    from polynl_mm.stack.recomputation import mend_activation_checkpointing
     from polynl_mm.stack.safe_checkpoints import install_safe_loading
 
     if torch.distributed.is_available():
@@ -50,6 +50,6 @@ def install() -> None:
     fork_at_rest()
     format_configs_once()
     make_param_groups_plain()
-    compute_again_once()
+    mend_activation_checkpointing()
     find_configs_by_name()
     count_all_products()

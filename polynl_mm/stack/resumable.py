@@ -154,7 +154,10 @@ class SomethingToTrainHook(Hook):
         if not runner._resume:
             return
         check_resumable(checkpoint, bool(runner.param_schedulers))
-        averages = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+        averages = any(
+            isinstance(hook, EMAHook) or hasattr(hook, "ema_model")
+            for hook in runner.hooks
+        )
         if "ema_state_dict" in checkpoint and not averages:
             raise UserError(
                 "The checkpoint cannot be resumed without EMAHook: its weights are the "

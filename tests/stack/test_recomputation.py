@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import sys
 from functools import partial
 
 import pytest
@@ -13,6 +14,8 @@ from pretended_gpu import pretended_gpu
 from small_backbones import BACKBONES, build
 from torch import nn
 
+from polynl_mm import PolyNL3d
+from polynl_mm.ops.summaries import shared_among
 from polynl_mm.stack.recomputation import checkpoint
 
 
@@ -64,6 +67,59 @@ def test_norms_count_again_after_an_error_in_what_is_computed_again():
     with pytest.raises(ZeroDivisionError):
         y.backward()
     torch.testing.assert_close(dict(model.named_buffers()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("names", [["1.1"], ["1", "1.1"], ["1", "1"], [""]], ids=str)
+def test_whatever_is_named(names):
+    kept, again = network(), network()
+    if names == [""]:  # the network itself
+        again.forward = partial(checkpoint, again.forward)
+    else:
+        turn_on_activation_checkpointing(again, names)
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(train(again, x), train(kept, x), rtol=0, atol=0)
+
+
+def test_several_backward_passes_of_one_graph():
+    kept, again = network(), network()
+    turn_on_activation_checkpointing(again, ["1"])
+    x, results = torch.randn(2, 3, 8, 8), []
+    for model in (kept, again):
+        torch.manual_seed(1)
+        z = x.clone().requires_grad_()
+        loss = model(z).square().mean()
+        loss.backward(retain_graph=True)
+        (slope,) = torch.autograd.grad(loss, z, create_graph=True)
+        slope.square().sum().backward()
+        results.append([z.grad, *(p.grad for p in model.parameters())])
+        results[-1] += model.buffers()
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
+
+
+def test_layers_that_take_arguments_by_name():
+    class Named(nn.Linear):
+        def forward(self, x, *, scale):
+            return super().forward(x) * scale
+
+    model = nn.ModuleDict({"head": Named(2, 2)})
+    turn_on_activation_checkpointing(model, "head")
+    model["head"](torch.ones(1, 2), scale=2.0).sum().backward()
+    torch.testing.assert_close(model["head"].weight.grad, torch.full((2, 2), 2.0))
+
+
+class Alone:
+    """Nobody holds another part of the clip."""
+
+    def sum(self, *tensors):
+        return tensors
+
+
+def test_norms_of_a_plugin_whose_clip_others_share():
+    plugin = PolyNL3d(8, norm_cfg=dict(type="BN3d"))
+    x = torch.randn(2, 8, 2, 4, 4, requires_grad=True)
+    with shared_among(Alone()):
+        checkpoint(plugin, x).sum().backward()
+    assert plugin.norm.num_batches_tracked == 1
     assert not nn.modules.module._global_forward_pre_hooks
 
 
@@ -76,9 +132,12 @@ def with_cp(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"C2D"}))
-def test_with_cp_changes_nothing_but_memory(name):
+def test_with_cp_changes_nothing_but_memory(name, monkeypatch):
     _, shape, entry = BACKBONES[name]
     entry = dict(entry, cfg=dict(type="PolyNL3d", zero_init=False))
+    for module, loaded in list(sys.modules.items()):  # as in a new process
+        if module.startswith("mmaction.models.") and hasattr(loaded, "cp"):
+            monkeypatch.setattr(loaded, "cp", torch.utils.checkpoint)
     kept, again = build(name, entry), build(name, entry, **with_cp(name))
     again.load_state_dict(kept.state_dict())
     x = torch.randn(2 * shape[0], *shape[1:])
