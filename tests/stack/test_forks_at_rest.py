@@ -97,9 +97,14 @@ def test_threads_that_go_on_are_waited_for_at_length_once(launch, group, monkeyp
 def test_interruption_of_the_wait_reaches_the_caller(launch, group, thread_at_work):
     fork = launch(3, 11, 7)
     thread_at_work(500_000)
-    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        fork()
+    # In a shell's background signals of the keyboard are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            fork()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_nothing_is_done_where_threads_cannot_be_seen(launch, monkeypatch, tmp_path):
