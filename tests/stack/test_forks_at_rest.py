@@ -3,9 +3,10 @@
 import functools
 import hashlib
 import os
-import signal
 import threading
+import time
 from multiprocessing import popen_fork
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,17 +95,18 @@ def test_threads_that_go_on_are_waited_for_at_length_once(launch, group, monkeyp
     assert waits == [60.0, 60.0, 0.02, 0.02, 60.0]
 
 
-def test_interruption_of_the_wait_reaches_the_caller(launch, group, thread_at_work):
+def test_interruption_of_the_wait_reaches_the_caller(
+    launch, group, thread_at_work, monkeypatch
+):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=interrupted)
+    monkeypatch.setattr(forks_at_rest, "time", clock)
     fork = launch(3, 11, 7)
     thread_at_work(500_000)
-    # In a shell's background signals of the keyboard are ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
-        with pytest.raises(KeyboardInterrupt):
-            fork()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        fork()
 
 
 def test_nothing_is_done_where_threads_cannot_be_seen(launch, monkeypatch, tmp_path):
