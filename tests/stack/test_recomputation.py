@@ -131,7 +131,7 @@ def with_cp(name):
     return {pathway: dict(arguments[pathway], with_cp=True) for pathway in pathways}
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"C2D"}))
+@pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_with_cp_changes_nothing_but_memory(name, monkeypatch):
     _, shape, entry = BACKBONES[name]
     entry = dict(entry, cfg=dict(type="PolyNL3d", zero_init=False))
